@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all the set-up that is still missing. STACK=onedl uses the OneDL
+# forks in an environment of their own.
+STACK ?= openmmlab
+VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
+PYTHON := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo 'make demo    train a Faster R-CNN with an SE-ResNet-50 on the built-in data'
+	@echo 'make test    run all tests'
+	@echo 'make lint    check the style with ruff'
+	@echo 'make setup   only install what these need, into $(VENV); what is there is skipped'
+	@echo 'make clean   remove build products and caches; data, work_dirs and $(VENV) stay'
+	@echo 'STACK=onedl  with any of them: the OneDL forks instead of OpenMMLab, in .venv-onedl'
+
+setup:
+	@bash tools/setup_env.sh '$(STACK)' '$(VENV)'
+
+demo: setup
+	$(PYTHON) tools/train.py configs/faster_rcnn_se_r50.py
+
+test: setup
+	$(PYTHON) -m pytest --cov --cov-fail-under=90
+
+lint: setup
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	find mmse configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo 'data, work_dirs and the environments (.venv, .venv-onedl) are kept'

@@ -1,0 +1,10 @@
+"""UPerNet on ADE20K with an SE-ResNet-50, 160k iterations."""
+
+_base_ = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
+
+attention = 'sepp_v2_residual'
+# torchvision's weights have the plain stem, so the backbone is SEResNet instead of SEResNetV1c.
+model = dict(
+    pretrained='torchvision://resnet50',
+    backbone=dict(type='mmse.SEResNet', attention=attention),
+)

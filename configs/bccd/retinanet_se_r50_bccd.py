@@ -1,0 +1,20 @@
+"""RetinaNet with an SE-ResNet on BCCD, 320x240."""
+
+_base_ = ['../_base_/models/retinanet_se.py', '../_base_/bccd.py']
+
+# ---- edit these first ----------------------------------------------------------------------
+attention = 'sepp_v2_residual'  # None, a preset, a dict, or a list over stages: see README
+depth = 50  # 18, 34, 50, 101 or 152
+max_iters = 600
+batch_size = 4
+# --------------------------------------------------------------------------------------------
+
+channels = [64, 128, 256, 512] if depth < 50 else [256, 512, 1024, 2048]
+model = dict(
+    backbone=dict(depth=depth, attention=attention),
+    neck=dict(in_channels=channels),
+    bbox_head=dict(num_classes=3),
+)
+train_dataloader = dict(batch_size=batch_size)
+train_cfg = dict(max_iters=max_iters)
+param_scheduler = dict(total_steps=max_iters)

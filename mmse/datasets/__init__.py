@@ -1,0 +1,1 @@
+"""The built-in data set, converters of public ones, and checks of anybody's data."""

@@ -1,0 +1,83 @@
+"""The built-in data as mmdet and mmseg datasets, generated on first use."""
+
+from importlib import import_module
+from typing import Any, ClassVar
+
+from mmse.datasets.scenes import CLASSES, PALETTE
+from mmse.datasets.shapes import DEFAULT_ROOT, SEG_CLASSES, SEG_PALETTE, ensure_shapes
+from mmse.dependencies import require
+from mmse.errors import UserError
+from mmse.registry import DATASETS
+
+
+def _base(package: str, name: str, subclass: str) -> type:
+    """A dataset class of mmdet or mmseg, or a stand-in that says what is missing when built."""
+    try:
+        return getattr(import_module(f'{package}.datasets'), name)
+    except (ImportError, AssertionError) as error:
+        reason = error
+
+    class Missing:
+        def __init__(self, **_: Any) -> None:
+            require(package, f'mmse.{subclass}')
+            raise UserError(
+                f'{package}.datasets is needed for mmse.{subclass}, but importing it says: {reason}'
+            ) from reason
+
+    return Missing
+
+
+@DATASETS.register_module()
+class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):
+    """The built-in data for detection and instance segmentation.
+
+    Args:
+        data_root: The data folder; generated if it is missing or empty.
+        shapes: Settings of :func:`mmse.datasets.shapes.ensure_shapes` that differ from its
+            defaults, for data of another size, number or seed (in a folder of their own).
+        **kwargs: As for mmdet's ``CocoDataset``.
+
+    Raises:
+        UserError: The folder holds something else, or mmdet is missing.
+    """
+
+    METAINFO: ClassVar[dict] = {'classes': CLASSES, 'palette': PALETTE}
+
+    def __init__(
+        self, *, data_root: str = DEFAULT_ROOT, shapes: dict | None = None, **kwargs: Any
+    ) -> None:
+        self.shapes = shapes or {}
+        super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """As in mmdet, after making sure that the data are there."""
+        ensure_shapes(self.data_root, **self.shapes)
+        return super().load_data_list()
+
+
+@DATASETS.register_module()
+class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):
+    """The built-in data for semantic segmentation: background and the six shapes.
+
+    Args:
+        data_root: The data folder; generated if it is missing or empty.
+        shapes: Settings of :func:`mmse.datasets.shapes.ensure_shapes` that differ from its
+            defaults, for data of another size, number or seed (in a folder of their own).
+        **kwargs: As for mmseg's ``BaseSegDataset``.
+
+    Raises:
+        UserError: The folder holds something else, or mmseg is missing.
+    """
+
+    METAINFO: ClassVar[dict] = {'classes': SEG_CLASSES, 'palette': SEG_PALETTE}
+
+    def __init__(
+        self, *, data_root: str = DEFAULT_ROOT, shapes: dict | None = None, **kwargs: Any
+    ) -> None:
+        self.shapes = shapes or {}
+        super().__init__(data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """As in mmseg, after making sure that the data are there."""
+        ensure_shapes(self.data_root, **self.shapes)
+        return super().load_data_list()

@@ -1,0 +1,106 @@
+"""ChannelAttention: squeeze, excitation, gate and recalibration in one module."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from mmse.errors import UserError
+from mmse.models import functional
+from mmse.models.attention_config import PRESETS, AttentionSettings, describe, resolve_attention
+from mmse.registry import MODELS
+
+__all__ = ['PRESETS', 'ChannelAttention']
+
+ACTIVATIONS = {'silu': F.silu, 'relu': F.relu}
+
+
+@MODELS.register_module()
+class ChannelAttention(nn.Module):
+    """Channel attention of the squeeze-and-excitation family.
+
+    ::
+
+        s = squeeze(x)                      average, max or both (summed or softmax-fused)
+        z = fc2(act(fc1(s)))                hidden = max(min_hidden, C // reduction)
+        g = sigmoid(z / T)                  or hardsigmoid(z / T)
+        y = x * g                           or, with residual gating, x * (1 + alpha * g)
+
+    A parameter exists only where the forward pass uses it. Source: https://arxiv.org/abs/1709.01507
+    (``preset='se'``); :mod:`mmse.models.functional` names those of the other parts.
+
+    Args:
+        in_channels: Channels C of the feature map.
+        preset: A name in :data:`PRESETS` whose settings are the start; the keys given beside it
+            change them. Without it the defaults below hold.
+        squeeze: ``'avg'``, ``'max'`` or ``'avg+max'`` (default).
+        fusion: Of two squeezes: ``'softmax'`` (default; learned weights that start equal) or
+            ``'sum'``.
+        reduction: C / hidden, an integer >= 1. Default: 16.
+        min_hidden: Lower bound of the hidden width, an integer >= 1. Default: 4.
+        act: Activation between fc1 and fc2, ``'silu'`` (default) or ``'relu'``.
+        gate: ``'sigmoid'`` (default) or ``'hardsigmoid'``.
+        temperature: T > 0. Default: 1.
+        learnable_temperature: Learn T, as softplus(raw_temperature). Default: False.
+        residual: Gate with 1 + alpha * g instead of g. Default: False.
+        alpha: Strength of residual gating. Default: 1.
+        learnable_alpha: Learn alpha. Default: False.
+        bias: Biases in fc1 and fc2. Default: True.
+
+    Raises:
+        UserError: (a ValueError) for an unknown preset, key or value; it says what is allowed.
+    """
+
+    def __init__(
+        self, in_channels: int, *, preset: str | None = None, **settings: Unpack[AttentionSettings]
+    ) -> None:
+        super().__init__()
+        if not isinstance(in_channels, int) or in_channels < 1:
+            raise UserError(f'ChannelAttention: in_channels={in_channels!r}; allowed: an int >= 1')
+        resolved = resolve_attention({'preset': preset, **settings}, 'ChannelAttention')
+        assert resolved is not None
+        self.settings = resolved
+        self.in_channels = in_channels
+        self.hidden_channels = max(resolved['min_hidden'], in_channels // resolved['reduction'])
+        bias = resolved['bias']
+        self.fc1 = nn.Conv2d(in_channels, self.hidden_channels, 1, bias=bias)
+        self.fc2 = nn.Conv2d(self.hidden_channels, in_channels, 1, bias=bias)
+        self.fusion_logits = (
+            nn.Parameter(torch.zeros(2)) if resolved.get('fusion') == 'softmax' else None
+        )
+        self.alpha = (
+            nn.Parameter(torch.tensor([resolved['alpha']]))
+            if resolved.get('learnable_alpha')
+            else resolved.get('alpha')
+        )
+        if resolved['learnable_temperature']:
+            start = functional.inverse_softplus(resolved['temperature'])
+            self.raw_temperature = nn.Parameter(torch.tensor([start]))
+        self.random_start = True
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """T as the forward pass uses it."""
+        if self.settings['learnable_temperature']:
+            return F.softplus(self.raw_temperature)
+        return self.settings['temperature']
+
+    def excite(self, s: Tensor) -> Tensor:
+        """The gain of each channel from its descriptor; both (B, C, 1, 1)."""
+        z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))
+        g = functional.gate(z, self.settings['gate'], self.temperature)
+        return functional.gain(g, self.settings['residual'], self.alpha)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Recalibrate a feature map, (B, C, H, W) to (B, C, H, W) in the same dtype."""
+        s = functional.squeeze(x, self.settings['squeeze'], self.fusion_logits)
+        return functional.recalibrate(x, self.excite(s))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore
+        # Weights from a checkpoint end the random start (MMEngine's loader calls this as well).
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if f'{prefix}fc2.weight' in state_dict:
+            self.random_start = False
+
+    def extra_repr(self) -> str:
+        return f'{self.in_channels}, {describe(self.settings)}'

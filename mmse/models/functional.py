@@ -1,0 +1,71 @@
+"""Channel attention as pure functions of tensors: squeeze, gate, recalibrate.
+
+They read like the formulas: x is the output of the last norm of a residual branch, s the squeezed
+descriptor, z the excitation, g the gate, y the recalibrated branch. Sources: squeeze and excitation
+(https://arxiv.org/abs/1709.01507); average and max squeeze in one shared excitation
+(https://arxiv.org/abs/1807.06521); residual gating (https://arxiv.org/abs/1704.06904).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squeeze(x: Tensor, mode: str, fusion_logits: Tensor | None = None) -> Tensor:
+    """Squeeze a feature map to one descriptor a channel.
+
+    Args:
+        x: Feature map, (B, C, H, W).
+        mode: ``'avg'``, ``'max'`` or ``'avg+max'``.
+        fusion_logits: With two squeezes, the two logits of the softmax that weighs average and
+            max, (2,); without them the two are summed.
+
+    Returns:
+        Descriptor, (B, C, 1, 1). Where several positions share the maximum, its gradient is
+        spread over them evenly (``torch.amax``).
+    """
+    if mode == 'avg':
+        return x.mean((2, 3), keepdim=True)
+    s_max = x.amax((2, 3), keepdim=True)
+    if mode == 'max':
+        return s_max
+    s_avg = x.mean((2, 3), keepdim=True)
+    if fusion_logits is None:
+        return s_avg + s_max
+    p_avg, p_max = fusion_logits.softmax(0).to(x.dtype).unbind()
+    return p_avg * s_avg + p_max * s_max
+
+
+def gate(z: Tensor, kind: str, temperature: Tensor | float = 1.0) -> Tensor:
+    """Turn the excitation into a gate in [0, 1].
+
+    Args:
+        z: Excitation, (B, C, 1, 1).
+        kind: ``'sigmoid'``, or ``'hardsigmoid'``: relu6(z / T + 3) / 6.
+        temperature: Positive T; above 1 it flattens the gate, below 1 it sharpens it.
+    """
+    z = z / temperature
+    if kind == 'sigmoid':
+        return torch.sigmoid(z)
+    # F.hardsigmoid's backward on the CPU holds 1/6 in single precision, also for float64.
+    return F.relu6(z + 3) / 6
+
+
+def gain(g: Tensor, residual: bool, alpha: Tensor | float = 1.0) -> Tensor:
+    """What a channel is multiplied with: g, or 1 + alpha * g with residual gating."""
+    return 1 + alpha * g if residual else g
+
+
+def recalibrate(x: Tensor, q: Tensor) -> Tensor:
+    """Scale each channel of x, (B, C, H, W), by the gain q, (B, C, 1, 1), in x's dtype."""
+    return x * q.to(x.dtype)
+
+
+def inverse_softplus(value: float) -> float:
+    """The number whose softplus is ``value`` > 0.
+
+    Written as v + log(1 - exp(-v)): log(exp(v) - 1) overflows in float32 near v = 89.
+    """
+    return value + math.log(-math.expm1(-value))

@@ -1,0 +1,319 @@
+"""SEResNet: the ResNet family of mmdet and mmseg with channel attention set in the config."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar
+
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmse.errors import UserError
+from mmse.models.attention import ChannelAttention
+from mmse.models.attention_config import describe, resolve_stages
+from mmse.models.blocks import SEBasicBlock, SEBottleneck
+from mmse.models.stages import block_dilations, deep_stem_layers, make_stage, stage_plugins
+from mmse.registry import MODELS
+
+Config = Mapping[str, Any]
+
+
+@MODELS.register_module()
+class SEResNet(BaseModule):
+    """ResNet and ResNeXt with channel attention at the end of each residual branch.
+
+    Takes what the ResNet families of mmdet and mmseg take, under the same parameter names, so their
+    checkpoints load; with ``attention=None`` the outputs equal theirs to the bit.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        attention: What each block gets: None, a preset's name, a dict of the settings of
+            :class:`mmse.models.ChannelAttention`, or a list with one such entry a stage, in which
+            a stage's entry may be a list with one entry a block.
+        in_channels: Channels of the image.
+        stem_channels: Channels of the stem; None takes ``base_channels``.
+        base_channels: Channels of the first stage, before the expansion.
+        num_stages: Stages that are built, 1 to 4.
+        strides: Stride of each stage.
+        dilations: Dilation of each stage.
+        out_indices: Stages whose outputs are returned.
+        style: ``'pytorch'`` strides in the 3x3 convolution, ``'caffe'`` in the first 1x1.
+        deep_stem: Three 3x3 convolutions in the stem instead of one 7x7 (ResNet-C).
+        avg_down: Average pooling before a 1x1 convolution of stride 1 in strided shortcuts
+            (ResNet-D).
+        frozen_stages: Freezes the stem and this many stages whole, attention included, in eval
+            mode; -1 freezes nothing, 0 the stem.
+        train_frozen_attention: Train the attention in frozen stages all the same. The backward pass
+            then runs through the frozen stages, which freezing otherwise saves.
+        conv_cfg: MMCV's convolution config.
+        norm_cfg: MMCV's norm config.
+        norm_eval: Keep batch norms in eval mode while training. True as in mmdet; mmseg's default
+            is False.
+        dcn: MMCV's deformable convolution for the stages of ``stage_with_dcn``.
+        stage_with_dcn: One bool a stage.
+        plugins: MMCV plugins, each with ``cfg``, ``position`` and, optionally, ``stages``.
+        multi_grid: Dilation of each block of the last stage (mmseg).
+        contract_dilation: Halve the dilation of a stage's first block (mmseg).
+        with_cp: Recompute the blocks in the backward pass to save memory.
+        zero_init_residual: Start the last norm of each branch at zero.
+        groups: Groups of the 3x3 convolutions (ResNeXt).
+        base_width: Width of a group in the first stage (ResNeXt).
+        pretrained: Deprecated; use ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        init_cfg: MMEngine's initialisation config.
+
+    Raises:
+        UserError: (a ValueError) for a wrong argument; it names the place and what is allowed.
+    """
+
+    arch_settings: ClassVar[dict[int, tuple[type, tuple[int, ...]]]] = {
+        18: (SEBasicBlock, (2, 2, 2, 2)),
+        34: (SEBasicBlock, (3, 4, 6, 3)),
+        50: (SEBottleneck, (3, 4, 6, 3)),
+        101: (SEBottleneck, (3, 4, 23, 3)),
+        152: (SEBottleneck, (3, 8, 36, 3)),
+    }
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        stem_channels: int | None = None,
+        base_channels: int = 64,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        style: str = 'pytorch',
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        frozen_stages: int = -1,
+        conv_cfg: Config | None = None,
+        norm_cfg: Config = {'type': 'BN', 'requires_grad': True},  # noqa: B006
+        norm_eval: bool = True,
+        dcn: Config | None = None,
+        stage_with_dcn: Sequence[bool] = (False, False, False, False),
+        plugins: Sequence[Config] | None = None,
+        multi_grid: Sequence[int] | None = None,
+        contract_dilation: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        groups: int = 1,
+        base_width: int = 4,
+        pretrained: str | None = None,
+        init_cfg: Any = None,
+        *,
+        attention: Any = None,
+        train_frozen_attention: bool = False,
+    ) -> None:
+        name = type(self).__name__
+        if depth not in self.arch_settings:
+            allowed = ', '.join(map(str, self.arch_settings))
+            raise UserError(f'{name}.depth: {depth!r} given; allowed: {allowed}')
+        if not 1 <= num_stages <= 4:
+            raise UserError(f'{name}.num_stages: {num_stages!r} given; allowed: 1 to 4')
+        lengths = {'strides': strides, 'dilations': dilations}
+        if dcn is not None:
+            lengths['stage_with_dcn'] = stage_with_dcn
+        for key, values in lengths.items():
+            if len(values) != num_stages:
+                raise UserError(
+                    f'{name}.{key}: {len(values)} entries given; allowed: one a stage, {num_stages}'
+                )
+        if max(out_indices) >= num_stages:
+            raise UserError(
+                f'{name}.out_indices: {tuple(out_indices)} given; allowed: 0 to {num_stages - 1}'
+            )
+        if pretrained is not None:
+            if init_cfg is not None:
+                raise UserError(f'{name}: init_cfg and pretrained given; allowed: one of them')
+            warnings.warn(
+                "pretrained is deprecated: use init_cfg=dict(type='Pretrained', checkpoint=...)",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            init_cfg = {'type': 'Pretrained', 'checkpoint': pretrained}
+
+        self.block, stage_blocks = self.arch_settings[depth]
+        block_init_cfg = None
+        if init_cfg is None:
+            init_cfg = [
+                {'type': 'Kaiming', 'layer': 'Conv2d'},
+                {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
+            ]
+            if zero_init_residual:
+                last_norm = 'norm2' if self.block is SEBasicBlock else 'norm3'
+                block_init_cfg = {'type': 'Constant', 'val': 0, 'override': {'name': last_norm}}
+        super().__init__(init_cfg)
+
+        self.depth = depth
+        self.deep_stem = deep_stem
+        self.frozen_stages = frozen_stages
+        self.train_frozen_attention = train_frozen_attention
+        self.norm_eval = norm_eval
+        self.out_indices = out_indices
+        self.stage_blocks = stage_blocks[:num_stages]
+        self.stage_attention = resolve_stages(attention, self.stage_blocks)
+        self._reported = False
+
+        stem_channels = stem_channels or base_channels
+        if deep_stem:
+            self.stem = deep_stem_layers(in_channels, stem_channels, conv_cfg, norm_cfg)
+        else:
+            self.conv1 = build_conv_layer(
+                conv_cfg, in_channels, stem_channels, 7, stride=2, padding=3, bias=False
+            )
+            self.norm1_name, norm1 = build_norm_layer(norm_cfg, stem_channels, postfix=1)
+            self.add_module(self.norm1_name, norm1)
+            self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+        width = {'groups': groups, 'base_width': base_width, 'base_channels': base_channels}
+        dcn = dict(dcn) if dcn is not None else None
+        inplanes = stem_channels
+        self.res_layers = []
+        for i, stage_attention in enumerate(self.stage_attention):
+            stage = make_stage(
+                self.block,
+                inplanes,
+                base_channels * 2**i,
+                block_dilations(
+                    dilations[i],
+                    len(stage_attention),
+                    contract_dilation,
+                    multi_grid if i == num_stages - 1 else None,
+                ),
+                stage_attention,
+                stride=strides[i],
+                avg_down=avg_down,
+                style=style,
+                with_cp=with_cp,
+                conv_cfg=conv_cfg,
+                norm_cfg=norm_cfg,
+                dcn=dcn if dcn is not None and stage_with_dcn[i] else None,
+                plugins=stage_plugins(plugins, i, num_stages),
+                init_cfg=block_init_cfg,
+                **(width if self.block is SEBottleneck else {}),
+            )
+            inplanes = base_channels * 2**i * self.block.expansion
+            self.res_layers.append(f'layer{i + 1}')
+            self.add_module(self.res_layers[-1], stage)
+        self.feat_dim = inplanes
+        self._freeze_stages()
+
+    @property
+    def norm1(self) -> nn.Module:
+        """Norm of the plain stem."""
+        return getattr(self, self.norm1_name)
+
+    def _freeze_stages(self) -> None:
+        frozen: list[nn.Module] = []
+        if self.frozen_stages >= 0:
+            frozen += [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+        frozen += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+        if self.train_frozen_attention:
+            for attention in self._frozen_attention().values():
+                for module in attention:
+                    module.requires_grad_(True)
+
+    def _frozen_attention(self) -> dict[str, list[ChannelAttention]]:
+        """The attention modules of each frozen stage that has some."""
+        stages = {}
+        for name in self.res_layers[: max(self.frozen_stages, 0)]:
+            blocks = getattr(self, name)
+            if attention := [b.attention for b in blocks if b.attention is not None]:
+                stages[name] = attention
+        return stages
+
+    def _report_attention(self) -> None:
+        """Log, once, each stage's attention and what freezing does to it."""
+        print_log('Attention of ' + type(self).__name__ + '\n' + self._attention_lines(), 'current')
+        frozen = self._frozen_attention()
+        if not frozen or self.train_frozen_attention:
+            return
+        print_log(
+            f'frozen_stages={self.frozen_stages} freezes the attention of {", ".join(frozen)}',
+            'current',
+        )
+        random = [name for name, modules in frozen.items() if any(m.random_start for m in modules)]
+        if random:
+            print_log(
+                f'The attention of {", ".join(random)} is frozen at a random start: it scales the '
+                'residual branches by untrained gates for the whole run. Either set '
+                'train_frozen_attention=True, or give these stages no attention '
+                '(attention=[None, ...]) or a lower frozen_stages.',
+                'current',
+                level=logging.WARNING,
+            )
+
+    def _attention_lines(self) -> str:
+        lines = []
+        for name, blocks in zip(self.res_layers, self.stage_attention, strict=True):
+            runs = [(what, len(list(run))) for what, run in groupby(map(describe, blocks))]
+            lines.append(f'{name}: ' + '; '.join(f'{count} x {what}' for what, count in runs))
+        return '\n'.join(lines)
+
+    def extra_repr(self) -> str:
+        return f'depth={self.depth}\n' + self._attention_lines()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the stages of ``out_indices``; the first has stride 4.
+
+        Args:
+            x: Images, (B, in_channels, H, W).
+        """
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        x = self.maxpool(x)
+        outs = []
+        for i, name in enumerate(self.res_layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'SEResNet':
+        """Set the mode, but keep frozen stages and, with norm_eval, batch norms in eval mode."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        if mode and not self._reported:
+            self._reported = True
+            self._report_attention()
+        return self
+
+
+@MODELS.register_module()
+class SEResNetV1c(SEResNet):
+    """ResNet-C with attention: a deep stem. Source: https://arxiv.org/abs/1812.01187."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(deep_stem=True, avg_down=False, **kwargs)
+
+
+@MODELS.register_module()
+class SEResNetV1d(SEResNet):
+    """ResNet-D with attention: a deep stem and average pooling in the strided shortcuts.
+
+    Source: https://arxiv.org/abs/1812.01187.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(deep_stem=True, avg_down=True, **kwargs)
+
+
+@MODELS.register_module()
+class SEResNeXt(SEResNet):
+    """ResNeXt with attention, depths 50, 101 and 152. Source: https://arxiv.org/abs/1611.05431."""
+
+    arch_settings: ClassVar = {
+        depth: arch for depth, arch in SEResNet.arch_settings.items() if arch[0] is SEBottleneck
+    }

@@ -1,0 +1,115 @@
+"""Fixtures that several test files share."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def single_thread() -> Iterator[None]:
+    """One thread: on tiny feature maps more of them only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _attention_formula(x: Tensor, params: dict[str, Tensor], settings: dict[str, Any]) -> Tensor:
+    """Channel attention as the documentation writes it, one line a step.
+
+    Args:
+        x: Input of shape (B, C, H, W).
+        params: Parameters by name, as ``named_parameters`` of the module gives them.
+        settings: A value for every key of the config language.
+    """
+    batch, channels = x.shape[:2]
+    s_avg, s_max = x.flatten(2).mean(-1), x.flatten(2).max(-1).values
+    if settings['squeeze'] == 'avg':
+        s = s_avg
+    elif settings['squeeze'] == 'max':
+        s = s_max
+    elif settings['fusion'] == 'sum':
+        s = s_avg + s_max
+    else:
+        e = params['fusion_logits'].exp()
+        s = (e[0] * s_avg + e[1] * s_max) / e.sum()
+
+    hidden = s @ params['fc1.weight'].flatten(1).t()
+    if settings['bias']:
+        hidden = hidden + params['fc1.bias']
+    relu = settings['act'] == 'relu'
+    hidden = hidden.clamp(min=0) if relu else hidden / (1 + (-hidden).exp())
+    z = hidden @ params['fc2.weight'].flatten(1).t()
+    if settings['bias']:
+        z = z + params['fc2.bias']
+
+    temperature: Any = settings['temperature']
+    if settings['learnable_temperature']:
+        temperature = params['raw_temperature'].reshape(()).exp().log1p()
+    z = z / temperature
+    g = 1 / (1 + (-z).exp()) if settings['gate'] == 'sigmoid' else (z + 3).clamp(0, 6) / 6
+    g = g.reshape(batch, channels, 1, 1)
+    if not settings['residual']:
+        return x * g
+    alpha: Any = settings['alpha']
+    if settings['learnable_alpha']:
+        alpha = params['alpha'].reshape(())
+    return x * (1 + alpha * g)
+
+
+@pytest.fixture
+def attention_formula() -> Callable[[Tensor, dict[str, Tensor], dict[str, Any]], Tensor]:
+    """The reference for channel attention, independent of the package's code."""
+    return _attention_formula
+
+
+@pytest.fixture
+def full_settings() -> Callable[..., dict[str, Any]]:
+    """Complete a few settings with the documented defaults."""
+
+    def complete(**changes: Any) -> dict[str, Any]:
+        defaults = {
+            'squeeze': 'avg+max',
+            'fusion': 'softmax',
+            'reduction': 16,
+            'min_hidden': 4,
+            'act': 'silu',
+            'gate': 'sigmoid',
+            'temperature': 1.0,
+            'learnable_temperature': False,
+            'residual': False,
+            'alpha': 1.0,
+            'learnable_alpha': False,
+            'bias': True,
+        }
+        assert not set(changes) - set(defaults)
+        return {**defaults, **changes}
+
+    return complete
+
+
+@pytest.fixture
+def logged_warnings() -> Iterator[list[str]]:
+    """Messages of level WARNING that MMEngine's current logger gets during the test."""
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    collector = Collector(level=logging.WARNING)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(collector)
+    yield messages
+    logger.removeHandler(collector)

@@ -1,0 +1,235 @@
+"""The metadata that pip reads, the make targets, and what the set-up runs and skips."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+STACK = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'opencv-python'}
+
+
+def pins(name):
+    """The requirements of one file, as a set of parsed ones."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return {Requirement(line) for line in lines if line and not line.startswith('#')}
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """A wheel that is built from an unpacked source distribution, as ``pip install`` does."""
+    work = tmp_path_factory.mktemp('build')
+    source = work / 'source'
+    ignore = shutil.ignore_patterns('__pycache__', '*.egg-info')
+    for name in ('mmse', 'requirements'):
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'CHANGELOG.md'):
+        shutil.copy(ROOT / name, source)
+
+    def build(folder, kind):
+        code = f'import setuptools.build_meta as b; b.build_{kind}({str(work)!r})'
+        subprocess.run([sys.executable, '-c', code], cwd=folder, check=True, capture_output=True)
+
+    build(source, 'sdist')
+    [archive] = work.glob('mmse-*.tar.gz')
+    with tarfile.open(archive) as tar:
+        tar.extractall(work / 'unpacked', filter='data')
+    [unpacked] = (work / 'unpacked').iterdir()
+    build(unpacked, 'wheel')
+    [path] = work.glob('*.whl')
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope='module')
+def metadata(wheel):
+    [name] = [name for name in wheel.namelist() if name.endswith('.dist-info/METADATA')]
+    return message_from_bytes(wheel.read(name))
+
+
+@pytest.fixture(scope='module')
+def extras(metadata):
+    """Requirements by extra, with the extra's marker taken off; None: of every installation."""
+    found = {None: set(), **{extra: set() for extra in metadata.get_all('Provides-Extra')}}
+    for line in metadata.get_all('Requires-Dist'):
+        spec, _, marker = line.partition(';')
+        extra = marker.split('"')[1] if 'extra' in marker else None
+        found[extra].add(Requirement(spec.strip()))
+    return found
+
+
+def test_metadata(metadata):
+    assert metadata['Name'] == 'mmse'
+    assert metadata['License-Expression'] == 'Apache-2.0'
+    python = Requirement(f'python{metadata["Requires-Python"]}').specifier
+    fits = [version for version in ('3.9', '3.10', '3.11', '3.12', '3.13') if version in python]
+    assert fits == ['3.10', '3.11', '3.12']
+
+
+def test_wheel_holds_the_package_only(wheel):
+    tops = {name.split('/')[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith('.dist-info')} == {'mmse'}
+    assert 'mmse/registry.py' in wheel.namelist()
+
+
+def test_an_installation_asks_for_nothing_of_the_stack(extras):
+    names = {requirement.name for requirement in extras[None]}
+    assert 'numpy' in names
+    assert not {name for name in names if name in STACK or name.startswith('onedl')}
+    assert not [requirement for requirement in extras[None] if requirement.specifier]
+
+
+def test_extras_are_the_files(extras):
+    clip = {pin for pin in pins('libraries') if pin.name in ('ftfy', 'regex')}
+    assert len(clip) == 2
+    assert set(extras) == {None, 'openmmlab', 'onedl', 'mmdet', 'mmseg', 'dev'}
+    assert extras['openmmlab'] == pins('openmmlab') | clip
+    assert extras['onedl'] == pins('onedl')
+    assert extras['dev'] == pins('dev')
+    assert extras['mmdet'] == {pin for pin in pins('openmmlab') if pin.name == 'mmdet'}
+    segmentation = {pin for pin in pins('openmmlab') if pin.name == 'mmsegmentation'}
+    assert extras['mmseg'] == segmentation | clip
+
+
+def test_every_pin_is_exact_and_given_once():
+    seen = set()
+    for path in (ROOT / 'requirements').glob('*.txt'):
+        if path.stem == 'runtime':
+            continue
+        for pin in pins(path.stem):
+            assert str(pin.specifier).startswith('=='), pin
+            assert (pin.name, str(pin.marker)) not in seen, pin
+            seen.add((pin.name, str(pin.marker)))
+    assert 'torchvision' not in {name for name, _ in seen}
+
+
+@pytest.mark.parametrize(
+    ('target', 'command'),
+    [
+        ('demo', 'python tools/train.py configs/faster_rcnn_se_r50.py'),
+        ('test', 'python -m pytest --cov --cov-fail-under=90'),
+        ('lint', 'python -m ruff check .'),
+        ('setup', 'bash tools/setup_env.sh'),
+        ('clean', 'rm -rf build'),
+        ('help', 'make demo'),
+    ],
+)
+@pytest.mark.parametrize(('stack', 'venv'), [('openmmlab', '.venv'), ('onedl', '.venv-onedl')])
+def test_make_targets(target, command, stack, venv):
+    plan = subprocess.run(
+        ['make', '-n', target, f'STACK={stack}'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert plan.returncode == 0, plan.stderr
+    assert command in plan.stdout
+    if target in ('demo', 'test', 'lint'):
+        assert f"bash tools/setup_env.sh '{stack}' '{venv}'" in plan.stdout
+        assert f'{venv}/bin/python' in plan.stdout
+
+
+def test_ci_calls_make_only():
+    script = ROOT / '.ci' / 'run'
+    lines = [line for line in script.read_text().splitlines() if line and line[0] != '#']
+    assert lines == ['set -euo pipefail', 'cd "$(dirname "$0")/.."', 'make lint test']
+    assert os.access(script, os.X_OK)
+
+
+# Stands for every Python of the set-up: notes how it was called, and can be told to fail.
+FAKE_PYTHON = """#!/usr/bin/env bash
+echo "$*" >>"$CALLS"
+if [[ $* == *"${FAIL_ON:-nothing fails}"* ]]; then exit 1; fi
+if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
+"""
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """The set-up in a copy of the repository with a Python that installs nothing."""
+    shutil.copytree(ROOT / 'requirements', tmp_path / 'requirements')
+    for name in ('setup.py', 'pyproject.toml', 'tools/setup_env.sh', 'mmse/version.py'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / 'bin').mkdir()
+    for name in ('python3.11', 'python3.12', 'python3.10', 'python3', 'c++'):
+        (tmp_path / 'bin' / name).write_text(FAKE_PYTHON)
+        (tmp_path / 'bin' / name).chmod(0o755)
+    calls = tmp_path / 'calls'
+
+    def run(stack='openmmlab', fail_on='nothing fails'):
+        calls.write_text('')
+        env = {
+            'PATH': f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}',
+            'CALLS': str(calls),
+            'FAIL_ON': fail_on,
+            'MAX_JOBS': '2',
+        }
+        done = subprocess.run(
+            ['bash', str(tmp_path / 'tools' / 'setup_env.sh'), stack, '.venv'],
+            capture_output=True,
+            text=True,
+            env=env,
+        )
+        steps = [line[1] for line in done.stdout.splitlines() if ' done in ' in line]
+        return done, steps, calls.read_text()
+
+    return run
+
+
+def test_setup_runs_every_step_and_then_none(setup):
+    done, steps, calls = setup()
+    assert (done.returncode, steps) == (0, ['1', '2', '3', '4', '5']), done.stderr
+    assert "[4/5] compiling mmcv's ops: about 12 minutes on 2 cores, once" in done.stdout
+    assert '--force-reinstall' not in calls
+    done, steps, calls = setup()
+    assert (done.returncode, steps, calls) == (0, [], '')
+    assert done.stdout == 'set-up: .venv is complete\n'
+
+
+def test_setup_redoes_what_a_changed_file_touches(setup, tmp_path):
+    setup()
+    dev = tmp_path / 'requirements' / 'dev.txt'
+    dev.write_text(f'{dev.read_text()}tabulate==0.9.0\n')
+    assert setup()[1] == ['3', '5']
+    (tmp_path / 'requirements' / 'torch.txt').write_text('torch==2.14.0\n')
+    _, steps, calls = setup()
+    assert steps == ['2', '4', '5']
+    assert '--force-reinstall --no-cache-dir mmcv==' in calls
+
+
+def test_a_failed_step_is_run_again(setup):
+    done, steps, _ = setup(fail_on='mmcv==')
+    assert (done.returncode, steps) == (1, ['1', '2', '3'])
+    assert 'step 4 of 5 has failed' in done.stderr
+    assert setup()[1] == ['4', '5']
+
+
+def test_a_wheel_of_another_torch_is_compiled_again(setup):
+    _, _, calls = setup(fail_on='import mmcv.ops')
+    assert '--force-reinstall --no-cache-dir mmcv==' in calls
+
+
+def test_setup_of_the_forks_installs_no_upstream_package(setup):
+    done, _, calls = setup('onedl')
+    assert done.returncode == 0, done.stderr
+    assert 'install --no-deps --no-build-isolation onedl-mmcv==' in calls
+    assert ' mmcv==' not in calls
+
+
+@pytest.mark.parametrize(
+    ('stack', 'fail_on', 'sentence'),
+    [
+        ('mmlab', 'nothing fails', 'STACK=mmlab is unknown: use STACK=openmmlab'),
+        ('openmmlab', 'import sys', 'Python 3.10, 3.11 or 3.12 with its venv module is needed'),
+    ],
+)
+def test_setup_that_cannot_start_says_why(setup, stack, fail_on, sentence):
+    done, steps, _ = setup(stack, fail_on)
+    assert (done.returncode, steps) == (2, [])
+    assert done.stderr.startswith(f'set-up: {sentence}')
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Makes the environment of `make demo` and `make test`, step by step; a step that is done and whose
+# requirements have not changed is skipped.
+# Usage: tools/setup_env.sh openmmlab|onedl VENV
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stack=$1
+venv=$2
+python=$venv/bin/python
+stamps=$venv/.mmse-setup
+steps=5
+
+fail() {
+    trap - EXIT
+    echo "set-up: $1" >&2
+    exit 2
+}
+
+# step NUMBER NAME TEXT FINGERPRINT: runs the function NAME unless it has finished with the same
+# fingerprint before. The stamp is written last, so a step that failed is run again.
+step() {
+    local number=$1 name=$2 text=$3 fingerprint=$4 start=$SECONDS seconds
+    if [[ -f $stamps/$name && $(<"$stamps/$name") == "$fingerprint" ]]; then
+        return
+    fi
+    echo "[$number/$steps] $text"
+    trap "echo 'set-up: step $number of $steps has failed; the next run goes on there' >&2" EXIT
+    "$name"
+    trap - EXIT
+    mkdir -p "$stamps"
+    echo "$fingerprint" >"$stamps/$name"
+    seconds=$((SECONDS - start))
+    echo "[$number/$steps] done in $((seconds / 60)) min $((seconds % 60)) s"
+}
+
+fingerprint_of() {
+    sed '/^#/d' "$@" | cksum
+}
+
+pip() {
+    "$python" -m pip --disable-pip-version-check "$@"
+}
+
+has_right_version() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null
+}
+
+environment() {
+    local candidate
+    if [[ -x $python ]] && ! has_right_version "$python"; then
+        fail "$venv has $("$python" --version), but Python 3.10 to 3.12 is needed: remove $venv"
+    fi
+    for candidate in python3.11 python3.12 python3.10 python3; do
+        if has_right_version "$candidate" &&
+            "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            "$candidate" -m venv "$venv"
+            return
+        fi
+    done
+    fail 'Python 3.10, 3.11 or 3.12 with its venv module is needed, but none was found: install it'
+}
+
+torch() {
+    pip install -r requirements/torch.txt -r requirements/build.txt
+}
+
+libraries() {
+    # Every build of OpenCV unpacks into the same folder, so none may be there before ours.
+    pip uninstall -qq -y opencv-python opencv-python-headless
+    pip install -r requirements/libraries.txt -r requirements/dev.txt
+    pip install --no-deps -r <(grep -vxF "$ops" "requirements/$stack.txt")
+}
+
+mmcv_ops() {
+    local missing
+    local install=(pip install --no-deps --no-build-isolation)
+    local afresh=(--force-reinstall --no-cache-dir)
+    command -v "${CXX:-c++}" >/dev/null || fail 'a C++ compiler is needed for mmcv: install g++'
+    missing=$("$python" - <<'EOF'
+import os
+import sysconfig
+
+import torch
+from torch.utils.cpp_extension import CUDA_HOME
+
+if not os.path.isfile(os.path.join(sysconfig.get_path('include'), 'Python.h')):
+    print("Python's headers are needed for mmcv: install python3-dev")
+elif torch.cuda.is_available() and not CUDA_HOME:
+    print(
+        f'nvcc is needed for mmcv on this GPU: install the CUDA toolkit {torch.version.cuda}, or '
+        "set CUDA_VISIBLE_DEVICES='' to compile for the CPU only"
+    )
+EOF
+    )
+    [[ -z $missing ]] || fail "$missing"
+    export MMCV_WITH_OPS=1 MAX_JOBS=$jobs
+    if [[ -f $stamps/mmcv_ops ]]; then
+        "${install[@]}" "${afresh[@]}" "$ops"
+    else
+        "${install[@]}" "$ops"
+    fi
+    # pip does not know for which torch it has kept a wheel.
+    "$python" -c 'import mmcv.ops' || "${install[@]}" "${afresh[@]}" "$ops"
+}
+
+mmse() {
+    pip install --no-deps --no-build-isolation -e .
+    "$python" -c 'import cv2, mmcv.ops, mmdet.models, mmseg.models, mmse'
+}
+
+[[ $stack == openmmlab || $stack == onedl ]] ||
+    fail "STACK=$stack is unknown: use STACK=openmmlab (the default) or STACK=onedl"
+ops=$(grep -E '^(onedl-)?mmcv==' "requirements/$stack.txt")
+jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
+
+step 1 environment "making $venv: seconds" "$stack"
+step 2 torch 'installing torch: a few minutes' \
+    "$(fingerprint_of requirements/torch.txt requirements/build.txt)"
+step 3 libraries 'installing the pinned packages: about a minute' \
+    "$(fingerprint_of "requirements/$stack.txt" requirements/libraries.txt requirements/dev.txt)"
+step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
+    "$ops $(fingerprint_of requirements/torch.txt)"
+step 5 mmse 'installing mmse: seconds' \
+    "$PWD $(fingerprint_of setup.py pyproject.toml mmse/version.py requirements/*.txt)"
+echo "set-up: $venv is complete"

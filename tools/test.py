@@ -1,0 +1,17 @@
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT [--show-dir DIR]``."""
+
+import argparse
+
+from mmse.engine.run import common_arguments, exit_with_one_sentence, test
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Evaluate a detector or a segmenter')
+    common_arguments(parser)
+    parser.add_argument('checkpoint', help='the checkpoint file to evaluate')
+    parser.add_argument('--show-dir', help='draw ground truth and predictions into this folder')
+    test(parser.parse_args())
+
+
+if __name__ == '__main__':
+    exit_with_one_sentence(main)

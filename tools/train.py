@@ -1,0 +1,26 @@
+"""Train a detector or a segmenter: ``python tools/train.py CONFIG``."""
+
+import argparse
+
+from mmse.engine.run import common_arguments, exit_with_one_sentence, train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description='Train a detector or a segmenter')
+    common_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='mixed precision on the GPU')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a name, from the latest in the work dir',
+    )
+    train(parser.parse_args())
+
+
+if __name__ == '__main__':
+    exit_with_one_sentence(main)
