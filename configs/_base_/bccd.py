@@ -20,7 +20,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='Resize', scale=(320, 240), keep_ratio=True),
+            dict(type='Resize', scale=(256, 192), keep_ratio=True),
             dict(
                 type='RandomFlip',
                 prob=[0.25, 0.25, 0.25],
@@ -42,7 +42,7 @@ val_dataloader = dict(
         test_mode=True,
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(320, 240), keep_ratio=True),
+            dict(type='Resize', scale=(256, 192), keep_ratio=True),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(
                 type='PackDetInputs',
@@ -54,5 +54,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
-train_cfg = dict(max_iters=600, val_interval=200)
-param_scheduler = dict(total_steps=600)
+train_cfg = dict(max_iters=500, val_interval=250)
+param_scheduler = dict(total_steps=500)

@@ -68,5 +68,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=600, val_interval=200)
-param_scheduler = dict(total_steps=600)
+train_cfg = dict(max_iters=400, val_interval=200)
+param_scheduler = dict(total_steps=400)

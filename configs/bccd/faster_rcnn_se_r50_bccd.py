@@ -1,11 +1,11 @@
-"""Faster R-CNN with an SE-ResNet on BCCD, 320x240."""
+"""Faster R-CNN with an SE-ResNet on BCCD, 256x192."""
 
 _base_ = ['../_base_/models/faster_rcnn_se.py', '../_base_/bccd.py']
 
 # ---- edit these first ----------------------------------------------------------------------
 attention = 'sepp_v2_residual'  # None, a preset, a dict, or a list over stages: see README
 depth = 50  # 18, 34, 50, 101 or 152
-max_iters = 600
+max_iters = 500
 batch_size = 4
 # --------------------------------------------------------------------------------------------
 

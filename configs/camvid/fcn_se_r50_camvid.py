@@ -5,7 +5,7 @@ _base_ = ['../_base_/models/fcn_se.py', '../_base_/camvid.py']
 # ---- edit these first ----------------------------------------------------------------------
 attention = 'sepp_v2_residual'  # None, a preset, a dict, or a list over stages: see README
 depth = 50  # 18, 34, 50, 101 or 152
-max_iters = 600
+max_iters = 400
 batch_size = 8
 # --------------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ from mmse.weights.safe_load import read_checkpoint, state_dict_of
 
 # Where the public data sets come from, by the type of mmdet's or mmseg's dataset class.
 SOURCES = {
-    'CocoDataset': 'mim download mmdet --dataset coco2017',
+    'CocoDataset': 'mim download mmdet --dataset coco2017 --dest data/coco',
     'CityscapesDataset': 'https://www.cityscapes-dataset.com, prepared as mmsegmentation says',
-    'ADE20KDataset': 'mim download mmsegmentation --dataset ade20k',
+    'ADE20KDataset': 'http://sceneparsing.csail.mit.edu, prepared as mmsegmentation says',
 }
 HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 
@@ -137,7 +137,7 @@ def _check_dataset(cfg: Config, split: str, dataset: MutableMapping[str, Any]) -
         source = next((SOURCES[name] for name in SOURCES if name in bases), None)
         raise UserError(
             f'{split}_dataloader: there is no data folder {root}'
-            + (f'; get the data with: {source}' if source else '')
+            + (f'; get the data: {source}' if source else '')
             + '; or set data_root to where it is'
         )
     classes = (dataset.get('metainfo') or {}).get('classes') or kind.METAINFO.get('classes')

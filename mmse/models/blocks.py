@@ -181,7 +181,7 @@ class SEBottleneck(_ResidualBlock):
         self.dilation = dilation
         self.style = style
         out_channels = planes * self.expansion
-        width = planes if groups == 1 else math.floor(planes * base_width / base_channels) * groups
+        width = planes if groups == 1 else math.floor(planes * (base_width / base_channels)) * groups
         stride1, stride2 = (1, stride) if style == 'pytorch' else (stride, 1)
         deformable = dcn is not None and not dcn.pop('fallback_on_stride', False)
 
