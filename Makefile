@@ -3,6 +3,7 @@
 STACK ?= openmmlab
 VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 PYTHON := $(VENV)/bin/python
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean
@@ -22,7 +23,7 @@ demo: setup
 	$(PYTHON) tools/train.py configs/faster_rcnn_se_r50.py
 
 test: setup
-	$(PYTHON) -m pytest --cov --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --cov --cov-fail-under=90
 
 lint: setup
 	$(PYTHON) -m ruff check .

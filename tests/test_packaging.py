@@ -114,7 +114,7 @@ def test_every_pin_is_exact_and_given_once():
     ('target', 'command'),
     [
         ('demo', 'python tools/train.py configs/faster_rcnn_se_r50.py'),
-        ('test', 'python -m pytest --cov --cov-fail-under=90'),
+        ('test', '--cov --cov-fail-under=90'),
         ('lint', 'python -m ruff check .'),
         ('setup', 'bash tools/setup_env.sh'),
         ('clean', 'rm -rf build'),

@@ -85,6 +85,12 @@ class ChannelAttention(nn.Module):
             return F.softplus(self.raw_temperature)
         return self.settings['temperature']
 
+    @property
+    def identity_gain(self) -> float:
+        """The gain of every channel while fc2 is zero: the gate is 1/2 whatever the input."""
+        alpha = 1.0 if self.alpha is None else float(self.alpha)
+        return functional.gain(0.5, self.settings['residual'], alpha)
+
     def excite(self, s: Tensor) -> Tensor:
         """The gain of each channel from its descriptor; both (B, C, 1, 1)."""
         z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))

@@ -40,6 +40,9 @@ class _ResidualBlock(BaseModule):
         """Norm after the second convolution."""
         return getattr(self, self.norm2_name)
 
+    last_norm_name: str
+    has_plugins_after_norm = False
+
     def branch(self, x: Tensor) -> Tensor:
         """The residual branch up to and with its last norm and plugins."""
         raise NotImplementedError
@@ -116,6 +119,7 @@ class SEBasicBlock(_ResidualBlock):
         self.add_norm(norm_cfg, planes, 1)
         self.conv2 = build_conv_layer(conv_cfg, planes, planes, 3, padding=1, bias=False)
         self.add_norm(norm_cfg, planes, 2)
+        self.last_norm_name = self.norm2_name
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.attention = None if attention is None else ChannelAttention(planes, **attention)
@@ -181,7 +185,9 @@ class SEBottleneck(_ResidualBlock):
         self.dilation = dilation
         self.style = style
         out_channels = planes * self.expansion
-        width = planes if groups == 1 else math.floor(planes * (base_width / base_channels)) * groups
+        width = (
+            planes if groups == 1 else math.floor(planes * (base_width / base_channels)) * groups
+        )
         stride1, stride2 = (1, stride) if style == 'pytorch' else (stride, 1)
         deformable = dcn is not None and not dcn.pop('fallback_on_stride', False)
 
@@ -203,12 +209,14 @@ class SEBottleneck(_ResidualBlock):
         self.add_norm(norm_cfg, width, 2)
         self.conv3 = build_conv_layer(conv_cfg, width, out_channels, kernel_size=1, bias=False)
         self.add_norm(norm_cfg, out_channels, 3)
+        self.last_norm_name = self.norm3_name
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.plugin_names = {
             f'after_conv{i}': self._add_plugins(plugins or (), f'after_conv{i}', channels)
             for i, channels in ((1, width), (2, width), (3, out_channels))
         }
+        self.has_plugins_after_norm = bool(self.plugin_names['after_conv3'])
         self.attention = None if attention is None else ChannelAttention(out_channels, **attention)
 
     @property

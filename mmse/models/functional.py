@@ -7,10 +7,13 @@ descriptor, z the excitation, g the gate, y the recalibrated branch. Sources: sq
 """
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+T = TypeVar('T', Tensor, float)
 
 
 def squeeze(x: Tensor, mode: str, fusion_logits: Tensor | None = None) -> Tensor:
@@ -53,7 +56,7 @@ def gate(z: Tensor, kind: str, temperature: Tensor | float = 1.0) -> Tensor:
     return F.relu6(z + 3) / 6
 
 
-def gain(g: Tensor, residual: bool, alpha: Tensor | float = 1.0) -> Tensor:
+def gain(g: T, residual: bool, alpha: Tensor | float = 1.0) -> T:
     """What a channel is multiplied with: g, or 1 + alpha * g with residual gating."""
     return 1 + alpha * g if residual else g
 

@@ -18,6 +18,7 @@ from mmse.models.attention_config import describe, resolve_stages
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
 from mmse.models.stages import block_dilations, deep_stem_layers, make_stage, stage_plugins
 from mmse.registry import MODELS
+from mmse.weights.adapt import adapt
 
 Config = Mapping[str, Any]
 
@@ -49,6 +50,8 @@ class SEResNet(BaseModule):
             mode; -1 freezes nothing, 0 the stem.
         train_frozen_attention: Train the attention in frozen stages all the same. The backward pass
             then runs through the frozen stages, which freezing otherwise saves.
+        preserve_pretrained: Where a checkpoint without attention is loaded, start the attention
+            such that the network computes exactly what the plain one computes.
         conv_cfg: MMCV's convolution config.
         norm_cfg: MMCV's norm config.
         norm_eval: Keep batch norms in eval mode while training. True as in mmdet; mmseg's default
@@ -108,6 +111,7 @@ class SEResNet(BaseModule):
         *,
         attention: Any = None,
         train_frozen_attention: bool = False,
+        preserve_pretrained: bool = True,
     ) -> None:
         name = type(self).__name__
         if depth not in self.arch_settings:
@@ -153,6 +157,7 @@ class SEResNet(BaseModule):
         self.deep_stem = deep_stem
         self.frozen_stages = frozen_stages
         self.train_frozen_attention = train_frozen_attention
+        self.preserve_pretrained = preserve_pretrained
         self.norm_eval = norm_eval
         self.out_indices = out_indices
         self.stage_blocks = stage_blocks[:num_stages]
@@ -208,6 +213,27 @@ class SEResNet(BaseModule):
     def norm1(self) -> nn.Module:
         """Norm of the plain stem."""
         return getattr(self, self.norm1_name)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore
+        # Both torch's and MMEngine's loaders come through here, before the children's weights.
+        weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+        if weights:
+            state, report = adapt(self, weights, self.preserve_pretrained)
+            for key in weights:
+                del state_dict[prefix + key]
+            state_dict.update({prefix + key: value for key, value in state.items()})
+            print_log(report.table(), 'current')
+            print_log(report.names(), 'current', level=logging.DEBUG)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def init_weights(self) -> None:
+        """As in MMEngine; a checkpoint that does not fit is named in the error."""
+        try:
+            super().init_weights()
+        except UserError as error:
+            cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+            files = [cfg['checkpoint'] for cfg in cfgs if 'checkpoint' in cfg]
+            raise UserError(f'{", ".join(files)}: {error}') from error
 
     def _freeze_stages(self) -> None:
         frozen: list[nn.Module] = []

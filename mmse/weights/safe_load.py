@@ -1,8 +1,9 @@
-"""Safe loading of checkpoints: tensors, plain data and MMEngine's log buffers, nothing else.
+"""Safe loading of checkpoints: tensors, plain data and what MMEngine adds to them, nothing else.
 
-torch >= 2.6 loads with ``weights_only=True``. MMEngine's own checkpoints hold more than tensors: the
-message hub's :class:`HistoryBuffer` objects, whose named statistics are pickled through
-``builtins.getattr``, and NumPy scalars and arrays. Exactly these are put on torch's allow-list.
+torch >= 2.6 loads with ``weights_only=True``. MMEngine's own checkpoints hold more than tensors:
+the message hub's :class:`HistoryBuffer` objects and the annealing function of a one-cycle schedule,
+which pickle their functions through ``builtins.getattr``, and NumPy scalars and arrays. Exactly
+these are put on torch's allow-list.
 """
 
 import pickle
@@ -13,25 +14,42 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from mmse.errors import UserError
 
+# torch's words for an object that is not on its allow-list, with that object's name.
+_REFUSED = re.compile(
+    r'GLOBAL (\S+)|reduce for unrecognized function (.+?)(?: which|$)|'
+    r'Can only (?:create|build) .* but got (.+)',
+    re.MULTILINE,
+)
 
-def _history_buffer_getattr(owner: Any, name: str) -> Any:
-    """Stand-in for ``getattr`` that reaches HistoryBuffer's public methods and nothing else."""
-    if owner is not HistoryBuffer or name.startswith('_') or name not in vars(HistoryBuffer):
-        raise pickle.UnpicklingError(f'getattr on {owner!r} is not allowed')
-    return getattr(HistoryBuffer, name)
+# What a checkpoint may name through getattr: functions of numbers, never a way out of the class.
+_REACHABLE = {
+    HistoryBuffer: ('min', 'max', 'current', 'mean'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
+
+
+def _allowed_getattr(owner: Any, name: str) -> Any:
+    """Stand-in for ``getattr`` that reaches the functions in ``_REACHABLE`` and nothing else."""
+    # torch compares allowed objects with ==, so an unhashable owner can come as far as this.
+    if not isinstance(owner, type) or name not in _REACHABLE.get(owner, ()):
+        path = f'{owner.__module__}.{owner.__qualname__}' if isinstance(owner, type) else owner
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {path}.{name} through getattr')
+    return getattr(owner, name)
 
 
 def allow_mmengine_globals() -> None:
     """Put what MMEngine's checkpoints hold on torch's allow-list, for every ``torch.load``."""
-    reconstruct, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
+    reconstruct, scalar = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(char)) for char in np.typecodes['AllInteger'] + '?efd'}
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
-            (_history_buffer_getattr, 'builtins.getattr'),
+            *_REACHABLE,
+            (_allowed_getattr, 'builtins.getattr'),
+            bytes,  # of empty arrays
             np.ndarray,
             np.dtype,
             *dtypes,
@@ -58,16 +76,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f'{path}: no such checkpoint')
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r'Unsupported global: GLOBAL (\S+)|getattr on (.+) is not', str(error))
-        if unsafe is None:
-            raise UserError(f'{path} is damaged or no checkpoint of torch') from error
-        raise UserError(
-            f'{path} carries {unsafe[1] or unsafe[2]}, which could run code when loaded, and is '
-            'refused; load it where you trust it and save its state_dict again'
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f'{path} is damaged or no checkpoint of torch: {error}') from error
+    except Exception as error:  # a damaged file can fail in any way
+        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(str(error))):
+            raise UserError(
+                f'{path} carries {refused[refused.lastindex]}, which could run code when loaded, '
+                'and is refused; load it where you trust it and save its state_dict again'
+            ) from error
+        raise UserError(f'{path} is damaged or no checkpoint of torch') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint

@@ -2,6 +2,8 @@
 
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 
+width = 128  # channels of the neck and the heads; mmdet's 256 double the cost of small images
+
 model = dict(
     type='FCOS',
     backbone=dict(
@@ -11,13 +13,13 @@ model = dict(
         norm_eval=False,
         init_cfg=None,
     ),
-    neck=dict(add_extra_convs='on_output', relu_before_extra_convs=True),
+    neck=dict(out_channels=width, add_extra_convs='on_output', relu_before_extra_convs=True),
     bbox_head=dict(
         _delete_=True,
         type='FCOSHead',
         num_classes=6,
-        in_channels=256,
-        feat_channels=256,
+        in_channels=width,
+        feat_channels=width,
         stacked_convs=2,
         strides=[8, 16, 32, 64, 128],
         regress_ranges=((-1, 32), (32, 64), (64, 128), (128, 256), (256, 1e8)),

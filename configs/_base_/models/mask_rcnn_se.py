@@ -2,6 +2,8 @@
 
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
+width = 128  # channels of the neck and the heads; mmdet's 256 double the cost of small images
+
 model = dict(
     backbone=dict(
         type='mmse.SEResNet',
@@ -10,7 +12,14 @@ model = dict(
         norm_eval=False,
         init_cfg=None,
     ),
-    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    neck=dict(out_channels=width),
+    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=dict(scales=[4])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=width),
+        bbox_head=dict(in_channels=width, fc_out_channels=2 * width),
+        mask_roi_extractor=dict(out_channels=width),
+        mask_head=dict(in_channels=width, conv_out_channels=width),
+    ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
         rcnn=dict(sampler=dict(num=128)),

@@ -2,6 +2,8 @@
 
 _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 
+width = 128  # channels of the neck and the heads; mmdet's 256 double the cost of small images
+
 model = dict(
     backbone=dict(
         type='mmse.SEResNet',
@@ -10,5 +12,8 @@ model = dict(
         norm_eval=False,
         init_cfg=None,
     ),
-    bbox_head=dict(anchor_generator=dict(octave_base_scale=2)),
+    neck=dict(out_channels=width),
+    bbox_head=dict(
+        in_channels=width, feat_channels=width, anchor_generator=dict(octave_base_scale=2)
+    ),
 )
