@@ -1,4 +1,4 @@
-"""Detection on BCCD: datasets, evaluator, schedule and runtime."""
+"""Detection on BCCD: datasets and evaluator."""
 
 _base_ = 'shapes_det.py'
 

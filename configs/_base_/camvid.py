@@ -1,4 +1,4 @@
-"""Semantic segmentation on CamVid: datasets, evaluator, schedule and runtime."""
+"""Semantic segmentation on CamVid: datasets and evaluator."""
 
 _base_ = 'shapes_seg.py'
 

@@ -1,6 +1,6 @@
-"""Detection on the built-in data: datasets, evaluator, schedule and runtime."""
+"""Detection on the built-in data: datasets, evaluator and runtime."""
 
-_base_ = 'mmdet::_base_/default_runtime.py'
+_base_ = ['mmdet::_base_/default_runtime.py', 'schedule.py']
 
 data_root = 'data/shapes_128'
 
@@ -57,23 +57,8 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=10),
-)
-param_scheduler = dict(
-    type='OneCycleLR', eta_max=1e-3, total_steps=400, pct_start=0.15, by_epoch=False
-)
-
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2),
 )
-custom_hooks = [dict(type='mmse.IterationSeedHook')]
 log_processor = dict(by_epoch=False, window_size=20)
-randomness = dict(seed=0)

@@ -1,6 +1,6 @@
-"""Semantic segmentation on the built-in data: datasets, evaluator, schedule and runtime."""
+"""Semantic segmentation on the built-in data: datasets, evaluator and runtime."""
 
-_base_ = 'mmseg::_base_/default_runtime.py'
+_base_ = ['mmseg::_base_/default_runtime.py', 'schedule.py']
 
 data_root = 'data/shapes_128'
 
@@ -44,19 +44,6 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
-    clip_grad=dict(max_norm=10),
-)
-param_scheduler = dict(
-    type='OneCycleLR', eta_max=1e-3, total_steps=400, pct_start=0.15, by_epoch=False
-)
-
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
@@ -65,6 +52,4 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
-custom_hooks = [dict(type='mmse.IterationSeedHook')]
 log_processor = dict(by_epoch=False, window_size=20)
-randomness = dict(seed=0)

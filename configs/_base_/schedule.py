@@ -1,0 +1,16 @@
+"""The schedule of the small configs: AdamW, one cycle, reproducible."""
+
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    clip_grad=dict(max_norm=10),
+)
+param_scheduler = dict(
+    type='OneCycleLR', eta_max=1e-3, total_steps=400, pct_start=0.15, by_epoch=False
+)
+custom_hooks = [dict(type='mmse.IterationSeedHook')]
+randomness = dict(seed=0)

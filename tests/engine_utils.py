@@ -1,0 +1,168 @@
+"""Tiny trainings: configs, arguments, processes of their own, and what they leave behind."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mmse.engine.run import train
+
+CONFIGS = Path(__file__).parent.parent / 'configs'
+SHAPES = {'size': 64, 'num_train': 8, 'num_val': 4}
+
+# Changes to the shipped configs that make a training take a second.
+TINY = {
+    'train_dataloader.batch_size': 2,
+    'val_dataloader.batch_size': 2,
+    'test_dataloader.batch_size': 2,
+    'train_cfg.max_iters': 8,
+    'train_cfg.val_interval': 4,
+    'param_scheduler.total_steps': 8,
+    'default_hooks.checkpoint.interval': 3,
+    'default_hooks.logger.interval': 1,
+}
+TINY_FASTER_RCNN = {
+    'model.backbone.depth': 18,
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': [8, 16, 32, 64],
+    'model.neck.out_channels': 16,
+    'model.rpn_head.in_channels': 16,
+    'model.rpn_head.feat_channels': 16,
+    'model.roi_head.bbox_roi_extractor.out_channels': 16,
+    'model.roi_head.bbox_head.in_channels': 16,
+    'model.roi_head.bbox_head.fc_out_channels': 32,
+}
+TINY_FCN = {
+    'model.backbone.depth': 18,
+    'model.backbone.base_channels': 8,
+    'model.decode_head.in_channels': 64,
+    'model.decode_head.channels': 16,
+    'model.auxiliary_head.in_channels': 32,
+    'model.auxiliary_head.channels': 16,
+}
+# The workers of an iterator that is collected as garbage take five seconds to stop.
+IN_PROCESS = {
+    f'{split}_dataloader.{key}': value
+    for split in ('train', 'val', 'test')
+    for key, value in {'num_workers': 0, 'persistent_workers': False}.items()
+}
+
+
+def shapes_at(root: Path, detection: bool) -> dict[str, Any]:
+    """Options that put the built-in data, few and small, into ``root``."""
+    options: dict[str, Any] = {}
+    for split in ('train', 'val', 'test'):
+        options[f'{split}_dataloader.dataset.data_root'] = str(root)
+        options[f'{split}_dataloader.dataset.shapes'] = SHAPES
+        if detection and split != 'train':
+            options[f'{split}_evaluator.ann_file'] = f'{root}/annotations/instances_val.json'
+    return options
+
+
+@pytest.fixture(scope='session')
+def tiny_configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny forms of two shipped configs, each in one file, on the same built-in data."""
+    folder = tmp_path_factory.mktemp('tiny')
+    files = {}
+    for kind, name, model in (
+        ('det', 'faster_rcnn_se_r50', TINY_FASTER_RCNN),
+        ('seg', 'fcn_se_r50', TINY_FCN),
+    ):
+        cfg = Config.fromfile(CONFIGS / f'{name}.py')
+        cfg.merge_from_dict({**TINY, **model, **shapes_at(folder / 'shapes', kind == 'det')})
+        files[kind] = folder / f'{name}.py'
+        cfg.dump(files[kind])
+    return files
+
+
+@pytest.fixture
+def no_env_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MMEngine's environment report asks compilers for their versions, for a second."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+
+
+def train_args(config: Path | str, work_dir: Path | None, **changes: Any) -> argparse.Namespace:
+    """What tools/train.py parses, with its defaults."""
+    defaults = {'amp': False, 'auto_scale_lr': False, 'resume': None}
+    return _args(config, work_dir, {**defaults, **changes})
+
+
+def test_args(
+    config: Path | str, checkpoint: Path | str, work_dir: Path | None, **changes: Any
+) -> argparse.Namespace:
+    """What tools/test.py parses, with its defaults."""
+    return _args(config, work_dir, {'checkpoint': str(checkpoint), 'show_dir': None, **changes})
+
+
+test_args.__test__ = False  # no test, whatever its name begins with
+
+
+def _args(
+    config: Path | str, work_dir: Path | None, arguments: dict[str, Any]
+) -> argparse.Namespace:
+    return argparse.Namespace(
+        **{'cfg_options': None, 'launcher': 'none', 'local_rank': 0, **arguments},
+        config=str(config),
+        work_dir=work_dir and str(work_dir),
+    )
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """End the process with SIGKILL after so many training iterations."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
+        if batch_idx + 1 == self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+_processes = multiprocessing.get_context('forkserver')
+_processes.set_forkserver_preload(
+    ['mmse.engine.run', 'mmse.datasets.builtin', 'mmdet.models', 'mmseg.models', 'mmcv.ops']
+)
+
+
+def in_process(function: Callable[..., None], *arguments: Any, timeout: float = 120) -> int:
+    """Call a module's function in a process forked from one that has nothing but the imports.
+
+    Returns:
+        The exit code; negative for a signal.
+    """
+    process = _processes.Process(target=function, args=arguments)
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise TimeoutError(f'{function.__name__} took longer than {timeout} s')
+    return process.exitcode
+
+
+def train_alone(args: argparse.Namespace) -> None:
+    """For ``in_process``: train with one thread."""
+    torch.set_num_threads(1)
+    train(args)
+
+
+def read_scalars(work_dir: Path) -> list[dict[str, Any]]:
+    """Every line that the runs in a work dir logged, without what depends on the clock."""
+    lines = []
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        lines += [json.loads(line) for line in file.read_text().splitlines()]
+    clock = ('time', 'data_time', 'memory')
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
