@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader
 from mmse.errors import UserError
 from mmse.weights import allow_mmengine_globals, read_checkpoint
 
+pytest_plugins = ('engine_fixtures',)
+
 SCALARS = [np.dtype(char).type(3) for char in np.typecodes['AllInteger'] + 'efd'] + [np.bool_(True)]
 ONE_CYCLE = {'type': 'OneCycleLR', 'eta_max': 0.1, 'total_steps': 6, 'by_epoch': False}
 
@@ -57,12 +59,6 @@ def train_toy(work_dir: Path, resume_from: Path | None = None, **scheduler: Any)
     runner.message_hub.update_info('array', np.arange(6.0).reshape(2, 3)[:, ::2])
     runner.train()
     return runner
-
-
-@pytest.fixture
-def no_env_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MMEngine's environment report asks compilers for their versions, for a second."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
 
 
 def assert_equal(left: Any, right: Any, place: str = '') -> None:

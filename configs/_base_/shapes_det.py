@@ -58,7 +58,7 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 default_hooks = dict(
-    logger=dict(interval=20),
+    logger=dict(interval=20, log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2),
 )
 log_processor = dict(by_epoch=False, window_size=20)

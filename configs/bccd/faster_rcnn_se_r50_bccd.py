@@ -14,6 +14,7 @@ model = dict(
     backbone=dict(depth=depth, attention=attention),
     neck=dict(in_channels=channels),
     roi_head=dict(bbox_head=dict(num_classes=3)),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=128))),  # a dozen cells in an image
 )
 train_dataloader = dict(batch_size=batch_size)
 train_cfg = dict(max_iters=max_iters)

@@ -26,6 +26,7 @@ _SUPERSAMPLE = 4
 _MIN_VISIBLE = 0.45
 _MIN_CONTRAST = 70.0
 _LARGE_CHANCE = 0.3
+_TURN = np.pi / 8
 
 
 @dataclass
@@ -200,7 +201,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
         margin = min(0.4 * side, 0.46 * size)
         for _ in range(8):
             centre = rng.uniform(margin, size - margin, 2)
-            alpha = _draw_shape(size, label, centre, side, rng.uniform(0, 2 * np.pi))
+            alpha = _draw_shape(size, label, centre, side, rng.uniform(-_TURN, _TURN))
             solid = alpha >= 0.5
             visible = [*(mask & ~solid for mask in masks), solid & ~hidden]
             wanted = [*needed, _MIN_VISIBLE * side**2]

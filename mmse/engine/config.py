@@ -2,13 +2,15 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.runner import Runner
+from mmengine.utils import get_installed_path
 
 from mmse.dependencies import require
 from mmse.engine.own_data import apply_own_data
@@ -17,7 +19,10 @@ from mmse.errors import UserError
 # Top-level keys that mean something to the Runner or to these tools.
 MEANINGFUL = {
     *inspect.signature(Runner.__init__).parameters,
+    'activation_checkpointing',
     'auto_scale_lr',
+    'compile',
+    'efficient_conv_bn_eval',
     'find_unused_parameters',
     'launcher',
     'model_wrapper_cfg',
@@ -43,29 +48,28 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
     cfg = _read(name)
     if overrides:
         _check_overrides(cfg, overrides)
+        _open_presets(cfg, overrides)
         try:
-            cfg.merge_from_dict(dict(overrides))
-        except (KeyError, TypeError, AssertionError, IndexError) as error:
+            # MMEngine replaces the entries of a list only by dicts.
+            entries = {k for k in overrides if isinstance(_get(cfg, k.rpartition('.')[0]), list)}
+            cfg.merge_from_dict({k: v for k, v in overrides.items() if k not in entries})
+            for key in entries:
+                _assign(cfg, key, overrides[key])
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
             raise UserError(f'--cfg-options do not fit {name}: {error}') from error
-    if scope := cfg.get('default_scope'):
-        if scope in ('mmdet', 'mmseg'):
-            require(scope, name)
+    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
+        require(scope, name)
     apply_own_data(cfg)
     return cfg
 
 
 def _read(name: str) -> Config:
     if '::' in name:
-        package = name.split('::')[0]
-        if package in ('mmdet', 'mmseg'):
-            require(package, name)
-        try:
-            return get_config(name)
-        except (FileNotFoundError, ModuleNotFoundError, ValueError, ImportError) as error:
-            raise UserError(f'no config {name} in the installed packages: {error}') from error
+        return _read_installed(name)
     path = Path(name)
     if not path.is_file():
-        raise UserError(f'{name}: no such config{_nearest(path)}')
+        folder = path.parent if path.parent.is_dir() else Path('configs')
+        raise UserError(f'{name}: no such config{_nearest(name, _configs_in(folder))}')
     try:
         return Config.fromfile(path)
     except ModuleNotFoundError as error:
@@ -74,31 +78,74 @@ def _read(name: str) -> Config:
         raise UserError(f'{name} could not be read: {type(error).__name__}: {error}') from error
 
 
-def _nearest(path: Path) -> str:
-    folder = path.parent if path.parent.is_dir() else Path('configs')
-    there = [str(p) for p in sorted(folder.rglob('*.py')) if '_base_' not in p.parts]
-    near = difflib.get_close_matches(str(path), there, n=1) or there[:8]
-    return f'; did you mean {near[0]}?' if len(near) == 1 else f'; there are {", ".join(near)}'
+def _read_installed(name: str) -> Config:
+    package = name.split('::')[0]
+    if package in ('mmdet', 'mmseg'):
+        require(package, name)
+    try:
+        return get_config(name)
+    except FileNotFoundError as error:
+        folder = Path(get_installed_path(package)) / '.mim' / 'configs'
+        there = [f'{package}::{Path(p).relative_to(folder)}' for p in _configs_in(folder)]
+        near = _nearest(name, there)
+        raise UserError(f'{name}: no such config in the installed package{near}') from error
+    except (ModuleNotFoundError, ValueError, ImportError) as error:
+        raise UserError(
+            f'{name}: no such config; write mmdet::PATH or mmseg::PATH for one that is installed '
+            'with mmdet or mmsegmentation'
+        ) from error
+
+
+def _configs_in(folder: Path) -> list[str]:
+    return [str(p) for p in sorted(folder.rglob('*.py')) if '_base_' not in p.parts]
+
+
+def _nearest(name: str, there: list[str]) -> str:
+    if near := difflib.get_close_matches(name, there, n=1):
+        return f'; did you mean {near[0]}?'
+    return f'; there are {", ".join(there[:8])}' if there else ''
 
 
 def _check_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
     """Refuse to override a variable of the file, which is already built into other keys."""
     for key in overrides:
-        if '.' in key or key in MEANINGFUL:
+        head = key.split('.')[0]
+        if head in MEANINGFUL:
             continue
-        places = [place for place, value in walk(cfg) if place.endswith(f'.{key}')]
+        places = [place for place, _ in walk(cfg) if place.endswith(f'.{key}')]
         hint = f': override {" or ".join(places[:3])}' if places else ''
+        if near := difflib.get_close_matches(head, MEANINGFUL & set(cfg), n=1):
+            hint = hint or f'; did you mean {near[0]}?'
         raise UserError(
-            f'--cfg-options {key}=... changes nothing: {key} is '
-            + ('a variable of the config file, used while it is read' if key in cfg else 'no key')
+            f'--cfg-options {key}=... changes nothing: {head} is '
+            + ('a variable of the config file, used while it is read' if head in cfg else 'no key')
             + hint
         )
+
+
+def _open_presets(cfg: Config, overrides: Mapping[str, Any]) -> None:
+    """Where a key of an attention is overridden that names a preset, make that preset a dict."""
+    for key in overrides:
+        # The attention of the backbone, of one stage or of one block.
+        match = re.fullmatch(r'((.*\.)?attention(?:\.\d+)*)\.[a-z]\w*', key)
+        if match and isinstance(preset := _get(cfg, match[1]), str):
+            _assign(cfg, match[1], ConfigDict(preset=preset))
+
+
+def _get(cfg: Config, place: str) -> Any:
+    return dict(walk(cfg)).get(place)
+
+
+def _assign(cfg: Config, place: str, value: Any) -> None:
+    parent, _, key = place.rpartition('.')
+    node = _get(cfg, parent)
+    node[int(key) if isinstance(node, list) else key] = value
 
 
 def walk(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
     """Every value in nested dicts and lists with its dotted place, outermost first."""
     items: Iterator[tuple[Any, Any]] | Any
-    if isinstance(node, Mapping) or isinstance(node, Config):
+    if isinstance(node, Mapping | Config):
         items = node.items()
     elif isinstance(node, list | tuple):
         items = enumerate(node)

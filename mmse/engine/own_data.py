@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmse.datasets.checks import coco_classes, seg_classes
 from mmse.errors import UserError
 
+HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -42,6 +43,8 @@ def apply_own_data(cfg: Config) -> None:
     else:
         classes = coco_classes(root / own['train']['ann_file'])
     for loader in LOADERS:
+        if cfg.get(loader) is None:
+            continue
         split = own.get(loader.split('_')[0]) or own['val']
         dataset = innermost(cfg[loader]['dataset'])
         settings = _segmentation_dataset if segmentation else _detection_dataset
@@ -53,8 +56,10 @@ def apply_own_data(cfg: Config) -> None:
         }
         if 'scale' in own:
             _set_scale(cfg[loader]['dataset']['pipeline'], tuple(own['scale']))
+        if segmentation:
+            _fit_segmentation_loader(cfg[loader], training=loader == LOADERS[0])
     for loader in LOADERS[1:]:
-        evaluator = cfg[loader.replace('dataloader', 'evaluator')]
+        evaluator = cfg.get(loader.replace('dataloader', 'evaluator')) or []
         split = own.get(loader.split('_')[0]) or own['val']
         for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
             if 'ann_file' in metric:
@@ -131,18 +136,28 @@ def _suffix(folder: Path, where: str) -> str:
 
 def _set_scale(pipeline: list[MutableMapping[str, Any]], scale: tuple[int, ...]) -> None:
     for step in pipeline:
-        if step['type'].split('.')[-1] in ('Resize', 'RandomResize', 'RandomChoiceResize'):
+        kind = step['type'].split('.')[-1]
+        if kind == 'RandomChoiceResize':
+            step['scales'] = [scale]
+        elif kind in ('Resize', 'RandomResize'):
             step.pop('scale_factor', None)
-            step.pop('scales', None)
             step['scale'] = scale
 
 
-def _set_num_classes(node: Any, n: int) -> None:
+def _fit_segmentation_loader(loader: MutableMapping[str, Any], training: bool) -> None:
+    for step in loader['dataset']['pipeline']:
+        # Label 0 is the user's first class, also where the base config's data ignore it.
+        step.pop('reduce_zero_label', None)
+    if not training:
+        loader['batch_size'] = 1  # mmseg evaluates images of different sizes one by one
+
+
+def _set_num_classes(node: Any, n: int, in_head: bool = False) -> None:
     if isinstance(node, MutableMapping):
-        if 'num_classes' in node:
+        if in_head and 'num_classes' in node:
             node['num_classes'] = n
-        for value in node.values():
-            _set_num_classes(value, n)
+        for key, value in node.items():
+            _set_num_classes(value, n, in_head or key in HEADS)
     elif isinstance(node, list | tuple):
         for value in node:
-            _set_num_classes(value, n)
+            _set_num_classes(value, n, in_head)

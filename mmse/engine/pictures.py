@@ -1,4 +1,4 @@
-"""One picture of predictions beside the ground truth."""
+"""Pictures of predictions beside the ground truth."""
 
 import math
 import os
@@ -8,37 +8,50 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
 
 COLUMNS = 2
 
 
-def draw_predictions(runner: Runner, path: Path, count: int = 6, score_thr: float = 0.4) -> None:
-    """Draw the first validation images as pairs, ground truth left and prediction right.
+def draw_pair(
+    visualizer: Visualizer, sample: BaseDataElement, path: Path, score_thr: float = 0.4
+) -> None:
+    """Draw one image twice, side by side: ground truth left and prediction right.
+
+    Args:
+        visualizer: mmdet's or mmseg's, with the ``dataset_meta`` of the data.
+        sample: What the model returned for the image.
+        path: The picture to write.
+        score_thr: Boxes and masks below this score are left out.
+    """
+    image = mmcv.imread(sample.img_path, channel_order='rgb')
+    options = {'pred_score_thr': score_thr} if 'pred_instances' in sample else {}
+    visualizer.add_datasample(
+        'prediction', image, data_sample=sample, out_file=str(path), **options
+    )
+
+
+def draw_predictions(runner: Runner, path: Path, count: int = 6) -> None:
+    """Draw validation images, evenly spaced, in one picture; see :func:`draw_pair`.
 
     Args:
         runner: A runner with a trained model and a validation loop.
         path: The PNG to write.
         count: Number of images.
-        score_thr: Boxes and masks below this score are left out.
     """
-    visualizer = runner.visualizer
     loader = runner.val_dataloader
-    visualizer.dataset_meta = loader.dataset.metainfo
-    options = {'pred_score_thr': score_thr} if runner.default_scope.scope_name == 'mmdet' else {}
+    runner.visualizer.dataset_meta = loader.dataset.metainfo
+    scratch = path.with_suffix('.part.png')
     pairs: list[np.ndarray] = []
     runner.model.eval()
+    images = len(loader.dataset)
     with torch.no_grad():
-        for batch in loader:
-            for sample in runner.model.val_step(batch)[: count - len(pairs)]:
-                image = mmcv.imread(sample.img_path, channel_order='rgb')
-                scratch = path.with_suffix('.part.png')
-                visualizer.add_datasample(
-                    'prediction', image, data_sample=sample, out_file=str(scratch), **options
-                )
-                pairs.append(mmcv.imread(scratch))
-                scratch.unlink()
-            if len(pairs) >= count:
-                break
+        for index in np.linspace(0, images - 1, min(count, images)).astype(int):
+            [sample] = runner.model.val_step(loader.collate_fn([loader.dataset[index]]))
+            draw_pair(runner.visualizer, sample, scratch)
+            pairs.append(mmcv.imread(scratch))
+            scratch.unlink()
     _write_sheet(pairs, path)
 
 

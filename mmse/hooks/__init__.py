@@ -1,5 +1,6 @@
 """Hooks of MMEngine's Runner."""
 
+from mmse.hooks.draw import DrawHook
 from mmse.hooks.iteration_seed import IterationSeedHook
 
-__all__ = ['IterationSeedHook']
+__all__ = ['DrawHook', 'IterationSeedHook']

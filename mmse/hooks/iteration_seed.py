@@ -1,28 +1,46 @@
 """A resumed run draws the same random numbers as an undisturbed one."""
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import set_random_seed
+from mmengine.runner import IterBasedTrainLoop, set_random_seed
 
 from mmse.registry import HOOKS
 
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Seed Python's, NumPy's and torch's generators before every training iteration.
+    """Seed Python's, NumPy's and torch's generators for every training iteration.
 
     The seed is made of the run's seed, the iteration and the rank, so what the model draws
     (sampled proposals, dropout) depends on nothing that came before: not on validation in between,
-    not on an interruption. Data loading in worker processes has generators of its own, which
-    MMEngine's iteration-based loop replays when it resumes. With ``num_workers=0`` the augmentation
-    of the first batch after resuming is drawn before this hook runs and may differ.
+    not on an interruption. The same holds for the batches of an iteration-based loop, which
+    MMEngine fetches again up to the iteration that it resumes from: workers have generators of
+    their own, and for augmentation in this process every fetch is seeded.
     """
 
     priority = 'VERY_HIGH'
 
+    def before_train(self, runner: Any) -> None:
+        """Seed every fetch of the loop, those that are repeated included."""
+        loop = runner.train_loop
+        if isinstance(loop, IterBasedTrainLoop):
+            loop.dataloader_iterator = _seeded(loop.dataloader_iterator, runner.seed)
+
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seed for iteration ``runner.iter``."""
-        # 2**31 wraps long runs with large seeds into what every generator accepts.
-        set_random_seed((runner.seed + 1_000_003 * runner.iter + 7_919 * get_rank()) % 2**31)
+        _seed(runner.seed, runner.iter)
+
+
+def _seeded(batches: Iterator[Any], seed: int) -> Iterator[Any]:
+    for index in count():
+        _seed(seed, index)
+        yield next(batches)
+
+
+def _seed(seed: int, iteration: int) -> None:
+    # 2**31 wraps long runs with large seeds into what every generator accepts.
+    set_random_seed((seed + 1_000_003 * iteration + 7_919 * get_rank()) % 2**31)

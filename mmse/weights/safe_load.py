@@ -85,10 +85,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f'{path} is damaged or no checkpoint of torch') from error
     if not isinstance(checkpoint, dict):
         raise UserError(f'{path} holds a {type(checkpoint).__name__}, not a dict of weights')
+    if not isinstance(checkpoint.get('state_dict', {}), dict) or not state_dict_of(checkpoint):
+        raise UserError(f'{path} holds no weights')
     return checkpoint
 
 
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The weights in a checkpoint, without the ``state_dict`` wrapper and ``module.`` prefixes."""
     weights = checkpoint.get('state_dict', checkpoint)
-    return {key.removeprefix('module.'): value for key, value in weights.items()}
+    return {
+        key.removeprefix('module.'): value
+        for key, value in weights.items()
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }

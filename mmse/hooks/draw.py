@@ -1,0 +1,34 @@
+"""Pictures of what a test predicts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from mmse.engine.pictures import draw_pair
+from mmse.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DrawHook(Hook):
+    """Draw every tested image as a pair, ground truth left and prediction right.
+
+    Args:
+        out_dir: The folder for the pictures, each named after its image; created if missing.
+    """
+
+    def __init__(self, out_dir: str) -> None:
+        self.out_dir = Path(out_dir)
+
+    def after_test_iter(
+        self,
+        runner: Any,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Draw the samples of one batch."""
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        for sample in outputs or ():
+            draw_pair(runner.visualizer, sample, self.out_dir / f'{Path(sample.img_path).stem}.png')

@@ -1,0 +1,126 @@
+"""Putting attention into a config that somebody already has."""
+
+import inspect
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmse.errors import UserError
+from mmse.models import SEResNet
+from mmse.models.attention_config import resolve_stages
+
+REPLACEMENTS = {
+    'ResNet': 'mmse.SEResNet',
+    'ResNetV1c': 'mmse.SEResNetV1c',
+    'ResNetV1d': 'mmse.SEResNetV1d',
+    'ResNeXt': 'mmse.SEResNeXt',
+}
+# Scalars that steer the attention as a whole; decay would pull them to 0 for no reason.
+NO_DECAY = ('attention.alpha', 'attention.fusion_logits', 'attention.raw_temperature')
+
+
+def parse_attention(text: str) -> Any:
+    """The attention that a command line names.
+
+    Args:
+        text: A preset, or settings such as ``squeeze=avg+max,residual=True``.
+
+    Raises:
+        UserError: It is neither, or a setting is wrong.
+    """
+    if '=' not in text:
+        attention: Any = None if text == 'None' else text
+    else:
+        pairs = [item.split('=', 1) for item in text.split(',')]
+        if any(len(pair) != 2 for pair in pairs):
+            raise UserError(f'--attention {text}: give a preset, or KEY=VALUE,KEY=VALUE')
+        attention = {key.strip(): yaml.safe_load(value) for key, value in pairs}
+    resolve_stages(attention, (1,), '--attention')
+    return attention
+
+
+def swap_backbone(cfg: Config, attention: Any) -> list[str]:
+    """Replace every backbone of the ResNet family in a config's model by ours.
+
+    The backbones keep their settings, and where our defaults differ from those of the class that is
+    replaced (``norm_eval`` of mmseg's ResNet), its default is written out. Alpha, temperature and
+    fusion logits are taken off the weight decay.
+
+    Args:
+        cfg: A config with a ``model``, text or pure Python; changed in place.
+        attention: What the backbones' blocks get; see :class:`mmse.models.SEResNet`.
+
+    Returns:
+        What was changed, a line each: ``place: old -> new``.
+
+    Raises:
+        UserError: The model has no such backbone; it names what was found and what is supported.
+    """
+    changes: list[str] = []
+    found: list[str] = []
+    scope = cfg.get('default_scope') or 'mmengine'
+    for place, node in _backbones(cfg.model, 'model'):
+        name = _type_name(node['type'])
+        found.append(f'{place} ({name})')
+        if name.split('.')[-1] not in REPLACEMENTS or name.startswith('mmse.'):
+            continue
+        with DefaultScope.overwrite_default_scope(scope):
+            old = node['type'] if isinstance(node['type'], type) else MODELS.get(node['type'])
+        new = REPLACEMENTS[name.split('.')[-1]]
+        additions = {
+            key: value
+            for key, value in _defaults(old).items()
+            if key not in node and key in _OURS and value != _OURS[key]
+        }
+        node.update({'type': new, 'attention': attention, **additions})
+        changes.append(f'{place}.type: {name} -> {new}')
+        changes += [f'{place}.{k}: {v!r}' for k, v in {'attention': attention, **additions}.items()]
+    if not changes:
+        raise UserError(
+            f'no backbone to swap: found {", ".join(found) or "none"}; '
+            f'supported: {", ".join(REPLACEMENTS)} of mmdet, mmseg and mmpretrain'
+        )
+    return changes + _spare_from_decay(cfg)
+
+
+def _backbones(node: Any, place: str) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
+    if isinstance(node, MutableMapping):
+        for key, value in list(node.items()):
+            if key == 'backbone' and isinstance(value, MutableMapping) and 'type' in value:
+                yield f'{place}.{key}', value
+            yield from _backbones(value, f'{place}.{key}')
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _backbones(value, f'{place}[{index}]')
+
+
+def _type_name(kind: Any) -> str:
+    if isinstance(kind, str):
+        return kind
+    return f'{kind.__module__.split(".")[0]}.{kind.__name__}'
+
+
+def _defaults(kind: type | None) -> dict[str, Any]:
+    """Default arguments of a class, those of the classes that it hands them on to included."""
+    defaults: dict[str, Any] = {}
+    for base in reversed(kind.__mro__ if kind else ()):
+        if '__init__' in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            defaults |= {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults
+
+
+_OURS = _defaults(SEResNet)
+
+
+def _spare_from_decay(cfg: Config) -> list[str]:
+    wrapper = cfg.get('optim_wrapper')
+    if not isinstance(wrapper, MutableMapping) or 'constructor' in wrapper:
+        return []
+    paramwise = wrapper.get('paramwise_cfg') or {}
+    keys = {**paramwise.get('custom_keys', {}), **{key: {'decay_mult': 0.0} for key in NO_DECAY}}
+    wrapper['paramwise_cfg'] = {**paramwise, 'custom_keys': keys}
+    return [f'optim_wrapper: no weight decay on {", ".join(NO_DECAY)}']
