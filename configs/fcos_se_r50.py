@@ -6,8 +6,8 @@ _base_ = ['_base_/models/fcos_se.py', '_base_/shapes_det.py']
 attention = 'sepp_v2_residual'  # None, a preset, a dict, or a list over stages: see README
 depth = 50  # 18, 34, 50, 101 or 152
 image_size = 128  # side of the generated images, pixels
-max_iters = 400
-batch_size = 8
+max_iters = 480
+batch_size = 4
 # --------------------------------------------------------------------------------------------
 
 channels = [64, 128, 256, 512] if depth < 50 else [256, 512, 1024, 2048]

@@ -1,6 +1,6 @@
 """The schedule of the small configs: AdamW, one cycle, reproducible."""
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=200)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=480, val_interval=240)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -10,7 +10,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = dict(
-    type='OneCycleLR', eta_max=1e-3, total_steps=400, pct_start=0.15, by_epoch=False
+    type='OneCycleLR', eta_max=1e-3, total_steps=480, pct_start=0.15, by_epoch=False
 )
 custom_hooks = [dict(type='mmse.IterationSeedHook')]
 randomness = dict(seed=0)

@@ -5,7 +5,7 @@ _base_ = ['mmdet::_base_/default_runtime.py', 'schedule.py']
 data_root = 'data/shapes_128'
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -26,7 +26,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     persistent_workers=True,
     drop_last=False,
@@ -59,6 +59,6 @@ test_evaluator = val_evaluator
 
 default_hooks = dict(
     logger=dict(interval=20, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2),
+    checkpoint=dict(by_epoch=False, interval=240, max_keep_ckpts=2),
 )
 log_processor = dict(by_epoch=False, window_size=20)

@@ -1,8 +1,9 @@
 """Scenes of the built-in data: six shapes over textured backgrounds, with occlusion and clutter.
 
-Only the outline tells the classes apart: colours, textures, sizes and angles are drawn from the
-same distributions for all six. Everything is drawn as a coverage map at four times the resolution
-and averaged down, so that picture and mask come from the same pixels.
+The outline tells the classes apart, and colour is a hint: objects are strong in colour and lean to
+the hue of their class, backgrounds and clutter are pale; textures, sizes and angles are drawn from
+the same distributions for all six. Everything is drawn as a coverage map at four times the
+resolution and averaged down, so that picture and mask come from the same pixels.
 """
 
 import math
@@ -27,6 +28,8 @@ _MIN_VISIBLE = 0.45
 _MIN_CONTRAST = 70.0
 _LARGE_CHANCE = 0.3
 _TURN = np.pi / 8
+# Degrees; hues of neighbouring classes are 60 apart, so colour is a hint and no label.
+_HUE_SPREAD = 20.0
 
 
 @dataclass
@@ -122,9 +125,14 @@ def _draw_clutter(rng: np.random.Generator, size: int, thin: bool) -> np.ndarray
     return _coverage(size, lambda c: cv2.ellipse(c, centre, axes, tilt, 0, 360, 255, -1))
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A BGR colour, float32: any hue, from pale to saturated, from dark to bright."""
-    hsv = np.array([[[rng.uniform(0, 360), rng.uniform(0.1, 0.9), rng.uniform(0.15, 1.0)]]])
+def _colour(rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+    """A BGR colour, float32: strong and near the hue of ``label``, or pale and of any hue."""
+    if label is None:
+        hue, saturation, value = rng.uniform(0, 360), rng.uniform(0, 0.4), rng.uniform(0.15, 0.9)
+    else:
+        hue = (360 * label / len(CLASSES) + rng.normal(0, _HUE_SPREAD)) % 360
+        saturation, value = rng.uniform(0.55, 1), rng.uniform(0.5, 1)
+    hsv = np.array([[[hue, saturation, value]]])
     return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2BGR)[0, 0] * 255
 
 
@@ -148,7 +156,11 @@ def _texture(rng: np.random.Generator, height: int, width: int, strength: float)
 
 
 def _paint(
-    rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, strength: float = 0.0
+    rng: np.random.Generator,
+    image: np.ndarray,
+    alpha: np.ndarray,
+    strength: float = 0.0,
+    label: int | None = None,
 ) -> None:
     """Fill ``alpha`` of ``image``, in place, with a colour that stands out from what is there."""
     x, y, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
@@ -158,7 +170,7 @@ def _paint(
     patch = image[y : y + height, x : x + width]
     behind = (patch * alpha).sum(axis=(0, 1)) / alpha.sum()
     for _ in range(16):
-        colour = _colour(rng)
+        colour = _colour(rng, label)
         if np.linalg.norm(colour - behind) >= _MIN_CONTRAST:
             break
     fill = colour + _texture(rng, height, width, strength) if strength else colour
@@ -206,7 +218,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
             visible = [*(mask & ~solid for mask in masks), solid & ~hidden]
             wanted = [*needed, _MIN_VISIBLE * side**2]
             if all(v.sum() >= w for v, w in zip(visible, wanted, strict=True)):
-                _paint(rng, image, alpha, strength=rng.uniform(0, 35))
+                _paint(rng, image, alpha, strength=rng.uniform(0, 35), label=label)
                 labels, masks, needed = [*labels, label], visible, wanted
                 break
     for alpha in front:

@@ -27,7 +27,7 @@ DEFAULT_ROOT = 'data/shapes'
 SEG_CLASSES = ('background', *CLASSES)
 SEG_PALETTE = [(60, 60, 60), *PALETTE]
 
-_VERSION = 2
+_VERSION = 3
 _SPLITS = ('train', 'val')
 _JPEG_QUALITY = 95
 _NUM_EXAMPLES = 8
