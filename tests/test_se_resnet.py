@@ -120,8 +120,8 @@ def test_same_as_the_plugin_in_mmdet() -> None:
 @pytest.mark.parametrize('preset', ['se', 'sepp_v2', 'sepp_v2_residual', 'se_max'])
 def test_zero_fc2_and_a_divided_norm_is_the_plain_network(preset: str) -> None:
     plain = spread(SEResNet(50, norm_eval=False, **SMALL))
-    net = SEResNet(50, attention=preset, norm_eval=False, **SMALL).double()
-    net.load_state_dict(plain.state_dict(), strict=False)
+    net = SEResNet(50, attention=preset, norm_eval=False, preserve_pretrained=False, **SMALL)
+    net.double().load_state_dict(plain.state_dict(), strict=False)
     for _, block in blocks(net):
         nn.init.zeros_(block.attention.fc2.weight)
         nn.init.zeros_(block.attention.fc2.bias)
@@ -338,15 +338,20 @@ def test_no_warning_where_nothing_random_is_frozen(settings, logged_warnings: li
     assert not about_freezing(logged_warnings)
 
 
-@pytest.mark.parametrize('source', ['se', None])
-def test_frozen_attention_from_a_checkpoint(source, tmp_path, logged_warnings: list[str]) -> None:
+@pytest.mark.parametrize(
+    ('source', 'preserve', 'warnings'), [('se', True, 0), (None, True, 0), (None, False, 1)]
+)
+def test_frozen_attention_from_a_checkpoint(
+    source, preserve: bool, warnings: int, tmp_path, logged_warnings: list[str]
+) -> None:
     path = str(tmp_path / 'start.pth')
     saved = SEResNet(18, attention=source, **SMALL)
     torch.save({'state_dict': saved.state_dict()}, path)
     init_cfg = {'type': 'Pretrained', 'checkpoint': path}
-    net = SEResNet(18, attention='se', frozen_stages=1, init_cfg=init_cfg, **SMALL)
+    settings = {'frozen_stages': 1, 'init_cfg': init_cfg, 'preserve_pretrained': preserve}
+    net = SEResNet(18, attention='se', **settings, **SMALL)
     start_training(net)
-    assert len(about_freezing(logged_warnings)) == (0 if source else 1)
+    assert len(about_freezing(logged_warnings)) == warnings
     assert torch.equal(net.layer1[0].conv1.weight, saved.layer1[0].conv1.weight)
     if source:
         for got, want in zip(gate_params(net, 1), gate_params(saved, 1), strict=True):

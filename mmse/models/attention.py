@@ -103,10 +103,11 @@ class ChannelAttention(nn.Module):
         return functional.recalibrate(x, self.excite(s))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore
-        # Weights from a checkpoint end the random start (MMEngine's loader calls this as well).
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        if f'{prefix}fc2.weight' in state_dict:
+        # Weights other than its own end the random start (MMEngine's loader calls this as well).
+        given = state_dict.get(f'{prefix}fc2.weight')
+        if given is not None and not torch.equal(given.to(self.fc2.weight), self.fc2.weight):
             self.random_start = False
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {describe(self.settings)}'
