@@ -1,7 +1,6 @@
 """A resumed run draws the same random numbers as an undisturbed one."""
 
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -28,17 +27,33 @@ class IterationSeedHook(Hook):
         """Seed every fetch of the loop, those that are repeated included."""
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
-            loop.dataloader_iterator = _seeded(loop.dataloader_iterator, runner.seed)
+            loop.dataloader_iterator = _SeededBatches(loop.dataloader_iterator, runner.seed)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Seed for iteration ``runner.iter``."""
         _seed(runner.seed, runner.iter)
 
 
-def _seeded(batches: Iterator[Any], seed: int) -> Iterator[Any]:
-    for index in count():
-        _seed(seed, index)
-        yield next(batches)
+class _SeededBatches:
+    """The batches of a loop, each fetched after seeding for its index."""
+
+    def __init__(self, batches: Iterator[Any], seed: int) -> None:
+        self._batches = batches
+        self._seed = seed
+        self._index = 0
+
+    def __next__(self) -> Any:
+        _seed(self._seed, self._index)
+        self._index += 1
+        return next(self._batches)
+
+    def skip_iter(self, number: int) -> None:
+        """Fetch again what a resumed run has used (OneDL's loop asks; MMEngine's fetches itself).
+
+        OneDL's own way, moving the sampler on, would start the workers with other seeds.
+        """
+        for _ in range(number):
+            next(self)
 
 
 def _seed(seed: int, iteration: int) -> None:
