@@ -5,4 +5,6 @@ from mmse.version import __version__
 
 check(('torch', 'mmengine', 'mmcv'))
 
-__all__ = ['__version__']
+from mmse.swap import swap_backbone  # noqa: E402 (needs what was just checked)
+
+__all__ = ['__version__', 'swap_backbone']

@@ -46,8 +46,8 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     """Replace every backbone of the ResNet family in a config's model by ours.
 
     The backbones keep their settings, and where our defaults differ from those of the class that is
-    replaced (``norm_eval`` of mmseg's ResNet), its default is written out. Alpha, temperature and
-    fusion logits are taken off the weight decay.
+    replaced (``norm_eval`` of mmseg's ResNet), its default is written out. Backbones that are ours
+    already get the attention. Alpha, temperature and fusion logits are taken off the weight decay.
 
     Args:
         cfg: A config with a ``model``, text or pure Python; changed in place.
@@ -62,22 +62,25 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     changes: list[str] = []
     found: list[str] = []
     scope = cfg.get('default_scope') or 'mmengine'
-    for place, node in _backbones(cfg.model, 'model'):
+    for place, node in _typed(cfg.model, 'model'):
         name = _type_name(node['type'])
-        found.append(f'{place} ({name})')
-        if name.split('.')[-1] not in REPLACEMENTS or name.startswith('mmse.'):
-            continue
-        with DefaultScope.overwrite_default_scope(scope):
-            old = node['type'] if isinstance(node['type'], type) else MODELS.get(node['type'])
-        new = REPLACEMENTS[name.split('.')[-1]]
-        additions = {
-            key: value
-            for key, value in _defaults(old).items()
-            if key not in node and key in _OURS and value != _OURS[key]
-        }
-        node.update({'type': new, 'attention': attention, **additions})
-        changes.append(f'{place}.type: {name} -> {new}')
-        changes += [f'{place}.{k}: {v!r}' for k, v in {'attention': attention, **additions}.items()]
+        if 'backbone' in place.rpartition('.')[2]:
+            found.append(f'{place} ({name})')
+        if name in REPLACEMENTS.values():
+            changes.append(f'{place}.attention: {node.get("attention")!r} -> {attention!r}')
+            node['attention'] = attention
+        elif (new := REPLACEMENTS.get(name.split('.')[-1])) is not None:
+            with DefaultScope.overwrite_default_scope(scope):
+                old = node['type'] if isinstance(node['type'], type) else MODELS.get(node['type'])
+            additions = {
+                key: value
+                for key, value in _defaults(old).items()
+                if key not in node and key in _OURS and value != _OURS[key]
+            }
+            written = {'attention': attention, **additions}
+            node.update({'type': new, **written})
+            changes.append(f'{place}.type: {name} -> {new}')
+            changes += [f'{place}.{key}: {value!r}' for key, value in written.items()]
     if not changes:
         raise UserError(
             f'no backbone to swap: found {", ".join(found) or "none"}; '
@@ -86,15 +89,16 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     return changes + _spare_from_decay(cfg)
 
 
-def _backbones(node: Any, place: str) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
+def _typed(node: Any, place: str) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
+    """Every dict with a ``type``: backbones have many keys (``teacher_backbone``) and depths."""
     if isinstance(node, MutableMapping):
+        if 'type' in node:
+            yield place, node
         for key, value in list(node.items()):
-            if key == 'backbone' and isinstance(value, MutableMapping) and 'type' in value:
-                yield f'{place}.{key}', value
-            yield from _backbones(value, f'{place}.{key}')
+            yield from _typed(value, f'{place}.{key}')
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _backbones(value, f'{place}[{index}]')
+            yield from _typed(value, f'{place}[{index}]')
 
 
 def _type_name(kind: Any) -> str:

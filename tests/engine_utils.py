@@ -49,6 +49,14 @@ TINY_FCN = {
     'model.auxiliary_head.in_channels': 32,
     'model.auxiliary_head.channels': 16,
 }
+# Defaults of the arguments that train.py and test.py share.
+COMMON = {
+    'attention': None,
+    'cfg_options': None,
+    'launcher': 'none',
+    'local_rank': 0,
+    'verbose': False,
+}
 # The workers of an iterator that is collected as garbage take five seconds to stop.
 IN_PROCESS = {
     f'{split}_dataloader.{key}': value
@@ -85,7 +93,7 @@ def _args(
     config: Path | str, work_dir: Path | None, arguments: dict[str, Any]
 ) -> argparse.Namespace:
     return argparse.Namespace(
-        **{'cfg_options': None, 'launcher': 'none', 'local_rank': 0, **arguments},
+        **{**COMMON, **arguments},
         config=str(config),
         work_dir=work_dir and str(work_dir),
     )

@@ -145,6 +145,23 @@ def test_other_networks_are_refused_by_name(tmp_path: Path, change: dict, messag
         ours.init_weights()
 
 
+def test_a_file_that_would_run_code(tmp_path: Path) -> None:
+    """Named in one sentence, nothing in it runs, and the backbone stays as it was."""
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'mark'), 'w'))
+
+    path = tmp_path / 'evil.pth'
+    torch.save({'state_dict': plain_network(18).state_dict(), 'meta': Evil()}, path)
+    ours = SEResNet(18, init_cfg={'type': 'Pretrained', 'checkpoint': str(path)}, **SMALL)
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    with pytest.raises(UserError, match=f'^{path} carries .*open.* is refused'):
+        ours.init_weights()
+    assert not (tmp_path / 'mark').exists()
+    assert all(torch.equal(before[key], value) for key, value in ours.state_dict().items())
+
+
 def test_values_that_are_not_finite_are_refused() -> None:
     weights = plain_network(18).state_dict()
     weights['layer3.1.conv2.weight'][0, 0, 0, 0] = float('nan')
@@ -205,7 +222,7 @@ def test_hidden_width_of_other_packages() -> None:
     """They round the hidden width up to a multiple of 8; the sentence says what to set."""
     theirs = SEResNet(18, attention={'preset': 'se', 'min_hidden': 8}, **SMALL).state_dict()
     theirs = {key.replace('.attention.fc', '.se.fc'): value for key, value in theirs.items()}
-    with pytest.raises(UserError, match=r'fc1\.weight is \(8, .*hidden width is 8'):
+    with pytest.raises(UserError, match=r'fc1\.weight is \(8, .*hidden width of 8'):
         SEResNet(18, attention='se', **SMALL).load_state_dict(theirs)
     ours = SEResNet(18, attention={'preset': 'se', 'min_hidden': 8}, **SMALL)
     ours.load_state_dict(theirs)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -210,3 +211,15 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     torch.save([{'state_dict': {}}], path)
     with pytest.raises(UserError, match=r'x\.pth holds a list, not a dict'):
         read_checkpoint(path)
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / 'weights.safetensors'
+    weights = {'b': torch.arange(3), 'w': torch.randn(3, 2)}
+    save_file(weights, path)
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        assert_equal(dict(sorted(read(str(path)).items())), weights)
+    path.write_bytes(path.read_bytes()[:-4])
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(UserError, match=r'weights\.safetensors is damaged'):
+            read(str(path))

@@ -64,6 +64,19 @@ def test_nested_backbones_and_classes() -> None:
     assert cfg.model.teachers[0].backbone.type == 'mmse.SEResNeXt'
 
 
+def test_under_every_key_and_into_ours() -> None:
+    """BiSeNet calls its backbone ``backbone_cfg``; ours takes the attention and keeps its type."""
+    backbone = {'type': 'mmse.SEResNet', 'depth': 50, 'attention': 'se'}
+    inner = {'type': 'ResNet', 'depth': 18, 'norm_eval': True}
+    cfg = Config({'model': {'backbone': {'type': 'BiSeNetV1', 'backbone_cfg': inner}}})
+    swap_backbone(cfg, 'sepp_v2')
+    expected = {**inner, 'type': 'mmse.SEResNet', 'attention': 'sepp_v2'}
+    assert cfg.model.backbone.backbone_cfg == expected
+    cfg = Config({'model': {'backbone': backbone}})
+    assert swap_backbone(cfg, 'sepp_v2') == ["model.backbone.attention: 'se' -> 'sepp_v2'"]
+    assert cfg.model.backbone == {**backbone, 'attention': 'sepp_v2'}
+
+
 def test_no_weight_decay_on_the_scalars() -> None:
     cfg = load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     cfg.optim_wrapper.paramwise_cfg = {'custom_keys': {'neck': {'lr_mult': 0.5}}}

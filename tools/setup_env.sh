@@ -9,7 +9,7 @@ stack=$1
 venv=$2
 python=$venv/bin/python
 stamps=$venv/.mmse-setup
-steps=5
+steps=6
 
 fail() {
     trap - EXIT
@@ -104,9 +104,16 @@ EOF
     "$python" -c 'import mmcv.ops' || "${install[@]}" "${afresh[@]}" "$ops"
 }
 
+peers() {
+    # pip leaves what it finds in a target folder as it is.
+    rm -rf "$venv/peers"
+    pip install --no-deps --target "$venv/peers" -r requirements/peers.txt
+    PYTHONPATH=tests "$python" -c 'import peers; peers.import_peers(); import mmpretrain, timm'
+}
+
 mmse() {
     pip install --no-deps --no-build-isolation -e .
-    "$python" -c 'import cv2, mmcv.ops, mmdet.models, mmseg.models, mmse'
+    "$python" -c 'import cv2, mmcv.ops, mmdet.apis, mmseg.apis, mmse'
 }
 
 [[ $stack == openmmlab || $stack == onedl ]] ||
@@ -121,6 +128,8 @@ step 3 libraries 'installing the pinned packages: about a minute' \
     "$(fingerprint_of "requirements/$stack.txt" requirements/libraries.txt requirements/dev.txt)"
 step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
     "$ops $(fingerprint_of requirements/torch.txt)"
-step 5 mmse 'installing mmse: seconds' \
+step 5 peers 'installing timm and mmpretrain for the tests: about a minute' \
+    "$(fingerprint_of requirements/peers.txt requirements/torch.txt)"
+step 6 mmse 'installing mmse: seconds' \
     "$PWD $(fingerprint_of setup.py pyproject.toml mmse/version.py requirements/*.txt)"
 echo "set-up: $venv is complete"

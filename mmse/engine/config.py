@@ -4,17 +4,26 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils import get_installed_path
 
 from mmse.dependencies import require
 from mmse.engine.own_data import apply_own_data
 from mmse.errors import UserError
+from mmse.swap import parse_attention, swap_backbone
+
+# OneDL's own table of distributions names the original for `mmseg::`.
+with suppress(PackageNotFoundError):
+    MODULE2PACKAGE['mmseg'] = distribution('onedl-mmsegmentation').name
 
 # Top-level keys that mean something to the Runner or to these tools.
 MEANINGFUL = {
@@ -34,18 +43,27 @@ MEANINGFUL = {
 }
 
 
-def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    name: str, overrides: Mapping[str, Any] | None = None, attention: str | None = None
+) -> Config:
     """Read a config file, apply overrides, and fit it to the user's own data.
 
     Args:
         name: Path of a config file, or ``package::path`` of one in an installed package
             (``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``).
         overrides: Dotted keys with their new values, as ``--cfg-options`` gives them.
+        attention: What every backbone of the ResNet family gets, as ``--attention`` gives it.
 
     Raises:
-        UserError: The file does not exist or does not parse, or an override changes nothing.
+        UserError: The file does not exist or does not parse, an override changes nothing, or there
+            is no backbone for the attention.
     """
     cfg = _read(name)
+    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
+        require(scope, name)
+    if attention is not None:
+        changes = swap_backbone(cfg, parse_attention(attention))
+        print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
     if overrides:
         _check_overrides(cfg, overrides)
         _open_presets(cfg, overrides)
@@ -57,8 +75,6 @@ def load_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config
                 _assign(cfg, key, overrides[key])
         except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
             raise UserError(f'--cfg-options do not fit {name}: {error}') from error
-    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
-        require(scope, name)
     apply_own_data(cfg)
     return cfg
 

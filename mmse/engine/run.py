@@ -27,6 +27,12 @@ from mmse.weights import allow_mmengine_globals
 def common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that train.py and test.py share; they are mmdet's."""
     parser.add_argument('config', help='a config file, or package::path of an installed one')
+    parser.add_argument(
+        '--attention',
+        metavar='PRESET|KEY=VALUE,...',
+        help='put this attention into the ResNets of the config, such as sepp_v2 or '
+        'squeeze=avg+max,residual=True',
+    )
     parser.add_argument('--work-dir', help='where logs and results go; default: work_dirs/CONFIG')
     parser.add_argument(
         '--cfg-options',
@@ -40,6 +46,11 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='job launcher',
+    )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='name every tensor that a checkpoint gave or left out',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -77,7 +88,9 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
     Raises:
         UserError: The config cannot be used for this, or not with this launcher.
     """
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.attention)
+    if args.verbose:
+        cfg.log_level = 'DEBUG'
     for key in ('model', f'{split}_dataloader'):
         if cfg.get(key) is None:
             raise UserError(f'{args.config} has no {key}: give the config of a whole run')

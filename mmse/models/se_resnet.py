@@ -19,6 +19,7 @@ from mmse.models.blocks import SEBasicBlock, SEBottleneck
 from mmse.models.stages import block_dilations, deep_stem_layers, make_stage, stage_plugins
 from mmse.registry import MODELS
 from mmse.weights.adapt import adapt
+from mmse.weights.safe_load import read_checkpoint
 
 Config = Mapping[str, Any]
 
@@ -227,12 +228,15 @@ class SEResNet(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def init_weights(self) -> None:
-        """As in MMEngine; a checkpoint that does not fit is named in the error."""
+        """As in MMEngine; a local checkpoint is read safely, and one that does not fit is named."""
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        files = [cfg['checkpoint'] for cfg in cfgs if cfg and 'checkpoint' in cfg]
+        for file in files:
+            if '://' not in file:
+                read_checkpoint(file)
         try:
             super().init_weights()
         except UserError as error:
-            cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-            files = [cfg['checkpoint'] for cfg in cfgs if 'checkpoint' in cfg]
             raise UserError(f'{", ".join(files)}: {error}') from error
 
     def _freeze_stages(self) -> None:

@@ -23,6 +23,9 @@ PLAIN = re.compile(
     r'\.(weight|bias|running_mean|running_var)'
 )
 
+_REMEDY = '; set depth and widths of the backbone to those of the weights, or use other weights'
+_GIVE_ATTENTION = '; give this block attention in the config, or use weights without attention'
+
 
 @dataclass
 class LoadReport:
@@ -101,7 +104,7 @@ def adapt(
             state[key] = given[key]
             report.loaded.append(key)
         elif PLAIN.fullmatch(key):
-            raise UserError(f'the weights have no {key}: they are of another depth or kind')
+            raise UserError(f'the weights have no {key}{_REMEDY}')
         else:
             state[key] = value
             if not key.endswith('num_batches_tracked'):
@@ -110,7 +113,8 @@ def adapt(
     stages = tuple(f'{stage}.' for stage in backbone.res_layers)
     strangers = [key for key in report.unused if key.startswith(('stem.', *stages))]
     if strangers:
-        raise UserError(f'the backbone has no {strangers[0]}{_attention_hint(strangers[0])}')
+        hint = _GIVE_ATTENTION if '.attention.' in strangers[0] else _REMEDY
+        raise UserError(f'the backbone has no {strangers[0]}{hint}')
     if preserve_pretrained:
         for name, block in new_blocks.items():
             start_at_identity(state, name, block)
@@ -153,19 +157,15 @@ def start_at_identity(state: dict[str, Tensor], name: str, block: nn.Module) -> 
 
 def _check_tensor(key: str, given: Tensor, own: Tensor) -> None:
     if given.shape != own.shape:
+        hint = _REMEDY
+        if '.attention.fc1.' in key:
+            hint = f'; set reduction or min_hidden of attention for a hidden width of {len(given)}'
         raise UserError(
             f'{key} is {tuple(given.shape)} in the weights and {tuple(own.shape)} in the backbone'
-            + _width_hint(key, given)
+            + hint
         )
     if given.is_floating_point() and not given.isfinite().all():
-        raise UserError(f'{key} has values that are not finite (NaN or infinite)')
-
-
-def _width_hint(key: str, given: Tensor) -> str:
-    if '.attention.fc1.' not in key:
-        return ''
-    return f'; set reduction or min_hidden of attention so that the hidden width is {len(given)}'
-
-
-def _attention_hint(key: str) -> str:
-    return '; give this block attention in the config' if '.attention.' in key else ''
+        raise UserError(
+            f'{key} has values that are not finite (NaN or infinite): '
+            'the training that wrote it diverged; use an earlier checkpoint'
+        )

@@ -1,6 +1,6 @@
-"""Whose checkpoint it is, and its keys under our names.
+"""Whose checkpoint it is, and its keys under our names and back.
 
-ResNet checkpoints differ in where the attention and the deep stem stand:
+ResNet checkpoints differ in where the attention, the deep stem and the shortcuts stand:
 
 =========== ============================== ============================= =======================
 layout      attention of a block           deep stem                     found in
@@ -10,10 +10,13 @@ mmse        ``attention.fc1``, ``.fc2``    ``stem.I``                    this pa
 mmpretrain  ``se_layer.conv1.conv``, ...   ``stem.I.conv``, ``.bn``      mmpretrain
 timm        ``se.fc1``, ``se.fc2``         ``conv1.I`` and ``bn1``       timm
 =========== ============================== ============================= =======================
+
+With ``avg_down`` everybody numbers the shortcut's convolution and norm 1 and 2, after the pooling;
+mmpretrain leaves the pooling out of shortcuts of stride 1, where they are 0 and 1.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from mmse.errors import UserError
@@ -27,23 +30,19 @@ _MARKS = {
     'plain': r'layer1\.0\.conv1\.',
 }
 
-
-def _mmpretrain(key: str) -> str:
-    key = re.sub(r'\.se_layer\.conv([12])\.conv\.', r'.attention.fc\1.', key)
-    if match := re.match(r'stem\.(\d)\.(conv|bn)\.(.*)', key):
-        index = 3 * int(match[1]) + (match[2] == 'bn')
-        key = f'stem.{index}.{match[3]}'
-    return key
-
-
-def _timm(key: str) -> str:
-    return re.sub(r'\.se\.fc([12])\.', r'.attention.fc\1.', key)
-
-
-def _timm_deep(key: str) -> str:
-    # timm's stem is conv, bn, act, conv, bn, act, conv in conv1, then bn1.
-    key = re.sub(r'^conv1\.(\d)\.', r'stem.\1.', key)
-    return _timm(re.sub(r'^bn1\.', 'stem.7.', key))
+# Modules of a block, and of the deep stem, by our names.
+_ATTENTION = {
+    'mmpretrain': {f'attention.fc{i}': f'se_layer.conv{i}.conv' for i in (1, 2)},
+    'timm': {f'attention.fc{i}': f'se.fc{i}' for i in (1, 2)},
+}
+_DEEP_STEM = {
+    'mmpretrain': {
+        f'stem.{3 * i + j}': f'stem.{i}.{part}'
+        for i in range(3)
+        for j, part in enumerate(('conv', 'bn'))
+    },
+    'timm': {**{f'stem.{i}': f'conv1.{i}' for i in (0, 1, 3, 4, 6)}, 'stem.7': 'bn1'},
+}
 
 
 def detect_layout(keys: Mapping[str, T]) -> str:
@@ -62,10 +61,50 @@ def detect_layout(keys: Mapping[str, T]) -> str:
 def to_mmse(weights: Mapping[str, T]) -> tuple[str, dict[str, T]]:
     """The layout of a backbone's weights, and the weights under our names."""
     layout = detect_layout(weights)
-    if layout == 'mmpretrain':
-        rename = _mmpretrain
-    elif layout == 'timm':
-        rename = _timm_deep if 'conv1.0.weight' in weights else _timm
-    else:
+    if layout not in _ATTENTION:
         return layout, dict(weights)
-    return layout, {rename(key): value for key, value in weights.items()}
+    shifted = [i for i in range(1, 5) if f'layer{i}.0.downsample.0.weight' in weights]
+    modules = {v: k for k, v in _modules(layout, weights, shifted).items()}
+    parts = {v: k for k, v in _ATTENTION[layout].items()}
+    return layout, _rename(weights, modules, parts)
+
+
+def from_mmse(weights: Mapping[str, T], layout: str) -> dict[str, T]:
+    """A backbone's weights from our names to those of a layout.
+
+    Args:
+        weights: Weights under our names; what the layout has no name for keeps its own.
+        layout: 'mmse', 'mmpretrain', 'timm' or 'plain'. For mmpretrain the strides are taken to be
+            (1, 2, 2, 2), its default.
+    """
+    if layout not in _ATTENTION:
+        return dict(weights)
+    return _rename(weights, _modules(layout, weights, (1,)), _ATTENTION[layout])
+
+
+def _modules(layout: str, weights: Mapping[str, T], shifted: Iterable[int]) -> dict[str, str]:
+    """Stem and shortcuts, ours to theirs; ``shifted``: stages whose shortcut has no pooling."""
+    modules = {}
+    if any(key.startswith(('stem.', 'conv1.0.')) for key in weights):
+        modules |= _DEEP_STEM[layout]
+    if layout == 'mmpretrain' and any('.downsample.2.' in key for key in weights):
+        for i in shifted:
+            shortcut = f'layer{i}.0.downsample'
+            modules |= {f'{shortcut}.{j + 1}': f'{shortcut}.{j}' for j in (0, 1)}
+    return modules
+
+
+def _rename(
+    weights: Mapping[str, T], modules: Mapping[str, str], parts: Mapping[str, str]
+) -> dict[str, T]:
+    """Rename whole modules, and parts of blocks."""
+    renamed = {}
+    for key, value in weights.items():
+        module, _, tensor = key.rpartition('.')
+        block, part = re.fullmatch(r'(layer\d\.\d+\.)?(.*)', module).groups(default='')  # type: ignore[union-attr]
+        if module in modules:
+            module = modules[module]
+        elif block:
+            module = block + parts.get(part, part)
+        renamed[f'{module}.{tensor}' if module else tensor] = value
+    return renamed

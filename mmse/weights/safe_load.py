@@ -3,7 +3,8 @@
 torch >= 2.6 loads with ``weights_only=True``. MMEngine's own checkpoints hold more than tensors:
 the message hub's :class:`HistoryBuffer` objects and the annealing function of a one-cycle schedule,
 which pickle their functions through ``builtins.getattr``, and NumPy scalars and arrays. Exactly
-these are put on torch's allow-list.
+these are put on torch's allow-list. ``.safetensors`` files are safe by design; MMEngine's loaders
+read them as well once this module is imported.
 """
 
 import pickle
@@ -15,6 +16,9 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import CheckpointLoader
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from mmse.errors import UserError
 
@@ -60,34 +64,63 @@ def allow_mmengine_globals() -> None:
     )
 
 
+@CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.safetensors$')
+def load_safetensors(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:
+    """Loader of MMEngine for a local ``.safetensors`` file, on the CPU.
+
+    Args:
+        filename: The file.
+        map_location: Not used: MMEngine copies the weights to where the model is.
+
+    Raises:
+        UserError: The file does not exist or is damaged.
+    """
+    return read_checkpoint(filename)
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU without running anything that it carries.
 
     Args:
-        path: A file written by ``torch.save``.
+        path: A file written by ``torch.save``, or one of safetensors by its ending.
 
     Raises:
         UserError: The file does not exist, is damaged or no checkpoint, or carries an object that
             is not on the allow-list; the sentence names the file and the object.
     """
-    allow_mmengine_globals()
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f'{path}: no such checkpoint')
+    checkpoint = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not a dict of weights')
+    if not isinstance(checkpoint.get('state_dict', {}), dict) or not state_dict_of(checkpoint):
+        raise UserError(f'{path} holds no weights')
+    return checkpoint
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f'{path} is damaged or no safetensors file ({error}); fetch it again'
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    allow_mmengine_globals()
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged file can fail in any way
         if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(str(error))):
             raise UserError(
                 f'{path} carries {refused[refused.lastindex]}, which could run code when loaded, '
                 'and is refused; load it where you trust it and save its state_dict again'
             ) from error
-        raise UserError(f'{path} is damaged or no checkpoint of torch') from error
-    if not isinstance(checkpoint, dict):
-        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not a dict of weights')
-    if not isinstance(checkpoint.get('state_dict', {}), dict) or not state_dict_of(checkpoint):
-        raise UserError(f'{path} holds no weights')
-    return checkpoint
+        raise UserError(
+            f'{path} is damaged or no checkpoint of torch; save or fetch it again'
+        ) from error
 
 
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
