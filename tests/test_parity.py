@@ -123,7 +123,7 @@ def test_their_weights_in_ours(
     net.init_weights()
     with torch.no_grad():
         difference = worst(list(net.double().eval()(given['x'])), given['maps'])
-    record_property('worst_relative_difference', difference)
+    record_property('worst relative difference to timm and mmpretrain, float64', difference)
     print(f'{name}: {difference:.1e}')
     assert difference <= 1e-9
 
@@ -192,7 +192,7 @@ def test_our_weights_in_theirs(
         "torch.save(list(maps(torch.load('x.pth'))), 'maps.pth')\n"
     )
     difference = worst(torch.load(tmp_path / 'maps.pth'), maps)
-    record_property('worst_relative_difference', difference)
+    record_property('worst relative difference to timm and mmpretrain, float64', difference)
     print(f'{name}: {difference:.1e}')
     assert difference <= 1e-9
     for file in tmp_path.iterdir():

@@ -44,25 +44,37 @@ def worst(ours, theirs) -> float:
 
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 @pytest.mark.parametrize('variant', VARIANTS, ids=str)
-def test_identity_start(variant, training: bool) -> None:
+def test_identity_start(variant, training: bool, record_property) -> None:
     plain = plain_network().double()
     plain.train(training)
     ours = SEResNet(depth=50, attention=variant, **SMALL).double()
     ours.load_state_dict(plain.state_dict())
     ours.train(training)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    assert worst(ours(x), plain(x)) <= 1e-10
+    difference = worst(ours(x), plain(x))
+    record_property('worst relative difference of the identity start, float64', difference)
+    assert difference <= 1e-10
 
 
 @pytest.mark.parametrize('depth', [18, 50])
-@pytest.mark.parametrize('variant', ['se', 'sepp_v2_residual'])
-def test_identity_start_in_single_precision(depth: int, variant: str) -> None:
+@pytest.mark.parametrize('variant', VARIANTS[:-1], ids=str)
+def test_identity_start_in_single_precision(depth: int, variant, record_property) -> None:
     plain = plain_network(depth)
     plain.eval()
     ours = SEResNet(depth=depth, attention=variant, **SMALL)
     ours.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 64, 64)
-    assert worst(ours.eval()(x), plain(x)) <= 1e-5
+    difference = worst(ours.eval()(x), plain(x))
+    record_property('worst relative difference of the identity start, float32', difference)
+    assert difference <= 1e-5
+    # In training the statistics of small batches amplify rounding: in the plain network itself a
+    # change of the image by one unit in the last place makes as much of a difference.
+    plain.train()
+    own = worst(plain(x * (1 + 2**-23)), plain(x))
+    difference = worst(ours.train()(x), plain(x))
+    record_property('worst relative difference of the identity start, float32 training', difference)
+    record_property('worst of the plain network to the image changed by 1 ulp, float32', own)
+    assert difference <= max(own, 1e-5)
 
 
 def test_with_group_norm() -> None:

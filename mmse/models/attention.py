@@ -88,7 +88,7 @@ class ChannelAttention(nn.Module):
     @property
     def identity_gain(self) -> float:
         """The gain of every channel while fc2 is zero: the gate is 1/2 whatever the input."""
-        alpha = 1.0 if self.alpha is None else float(torch.as_tensor(self.alpha).detach())
+        alpha = self.alpha.item() if isinstance(self.alpha, Tensor) else self.alpha
         return functional.gain(0.5, self.settings['residual'], alpha)
 
     def excite(self, s: Tensor) -> Tensor:
