@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 
 from mmse.errors import UserError
 from mmse.models import SEResNet
@@ -62,7 +62,7 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     changes: list[str] = []
     found: list[str] = []
     scope = cfg.get('default_scope') or 'mmengine'
-    for place, node in _typed(cfg.model, 'model'):
+    for place, node in _typed(cfg.get('model'), 'model'):
         name = _type_name(node['type'])
         if 'backbone' in place.rpartition('.')[2]:
             found.append(f'{place} ({name})')
@@ -70,8 +70,10 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
             changes.append(f'{place}.attention: {node.get("attention")!r} -> {attention!r}')
             node['attention'] = attention
         elif (new := REPLACEMENTS.get(name.split('.')[-1])) is not None:
-            with DefaultScope.overwrite_default_scope(scope):
-                old = node['type'] if isinstance(node['type'], type) else MODELS.get(node['type'])
+            with MODELS.switch_scope_and_registry(scope) as registry:
+                old = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
+            if old is None:
+                raise UserError(f'{place}: {name} is not there: install the package that it is of')
             additions = {
                 key: value
                 for key, value in _defaults(old).items()
@@ -107,10 +109,10 @@ def _type_name(kind: Any) -> str:
     return f'{kind.__module__.split(".")[0]}.{kind.__name__}'
 
 
-def _defaults(kind: type | None) -> dict[str, Any]:
+def _defaults(kind: type) -> dict[str, Any]:
     """Default arguments of a class, those of the classes that it hands them on to included."""
     defaults: dict[str, Any] = {}
-    for base in reversed(kind.__mro__ if kind else ()):
+    for base in reversed(kind.__mro__):
         if '__init__' in vars(base):
             parameters = inspect.signature(base.__init__).parameters.values()
             defaults |= {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -113,3 +113,24 @@ def logged_warnings() -> Iterator[list[str]]:
     logger.addHandler(collector)
     yield messages
     logger.removeHandler(collector)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have recorded, which xdist brings from its workers.
+
+    A property ``summary`` is a line; of a property ``worst ...`` the largest value is shown.
+    """
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    recorded = [
+        pair
+        for report in reports
+        if getattr(report, 'when', None) == 'call'
+        for pair in report.user_properties
+    ]
+    lines = [value for name, value in recorded if name == 'summary']
+    for name in {name for name, _ in recorded if name.startswith('worst ')}:
+        values = [value for other, value in recorded if other == name]
+        lines.append(f'{name}: {max(values):.1e} in {len(values)} tests')
+    if lines:
+        terminalreporter.section('what was measured')
+        terminalreporter.write_line('\n'.join(sorted(lines)))

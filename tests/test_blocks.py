@@ -250,7 +250,7 @@ def test_other_norms(name: str, norm: dict[str, Any], attention_formula, full_se
         torch.testing.assert_close(value, want[key], rtol=1e-10, atol=1e-10)
 
 
-def test_attention_comes_after_the_plugins(attention_formula, full_settings) -> None:
+def test_attention_comes_between_the_norm_and_the_plugins(attention_formula, full_settings) -> None:
     plugins = [
         {'cfg': {'type': 'ContextBlock', 'ratio': 0.25}, 'position': 'after_conv3'},
         {'cfg': {'type': 'ContextBlock', 'ratio': 0.5, 'postfix': 2}, 'position': 'after_conv3'},
@@ -261,9 +261,9 @@ def test_attention_comes_after_the_plugins(attention_formula, full_settings) -> 
     y = block.norm1(block.conv1(x)).relu()
     y = block.context_block3(block.norm2(block.conv2(y)).relu())
     y = block.norm3(block.conv3(y))
-    y = block.context_block2(block.context_block(y))
     settings = full_settings(**resolve_attention('se_avgmax'))
     y = attention_formula(y, dict(block.attention.named_parameters()), settings)
+    y = block.context_block2(block.context_block(y))
     want = (y + block.downsample(x)).relu()
     torch.testing.assert_close(block(x), want, rtol=0, atol=1e-10)
 

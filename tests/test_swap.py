@@ -19,6 +19,7 @@ DECAY_FREE = {'attention.alpha', 'attention.fusion_logits', 'attention.raw_tempe
         ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'ResNet', 'mmse.SEResNet'),
         ('mmdet::retinanet/retinanet_x101-32x4d_fpn_1x_coco.py', 'ResNeXt', 'mmse.SEResNeXt'),
         ('mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py', 'ResNetV1c', 'mmse.SEResNetV1c'),
+        ('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', 'ResNet', 'mmse.SEResNet'),
     ],
 )
 def test_installed_configs(name: str, kind: str, new: str) -> None:
@@ -26,7 +27,8 @@ def test_installed_configs(name: str, kind: str, new: str) -> None:
     settings = {k: v for k, v in cfg.model.backbone.items() if k != 'type'}
     changes = swap_backbone(cfg, 'sepp_v2')
     assert changes[0] == f'model.backbone.type: {kind} -> {new}'
-    assert cfg.model.backbone == {**settings, 'type': new, 'attention': 'sepp_v2'}
+    written = {'stem_channels': 64} if kind == 'ResNetV1c' else {}
+    assert cfg.model.backbone == {**settings, 'type': new, 'attention': 'sepp_v2', **written}
     init_default_scope(cfg.default_scope)
     assert isinstance(MODELS.build({**cfg.model.backbone, 'init_cfg': None}), SEResNet)
 
@@ -45,6 +47,21 @@ def test_defaults_of_the_replaced_class_are_written_out() -> None:
     pairs = zip(ours.train()(x), theirs(x), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert all(torch.equal(v, ours.state_dict()[k]) for k, v in theirs.state_dict().items())
+
+
+def test_defaults_are_those_of_the_default_scope() -> None:
+    for scope, norm_eval in (('mmseg', False), ('mmdet', None)):
+        cfg = Config({'default_scope': scope, 'model': {'backbone': {'type': 'ResNet'}}})
+        swap_backbone(cfg, None)
+        assert cfg.model.backbone.get('norm_eval') is norm_eval
+
+
+def test_what_cannot_be_swapped_is_named() -> None:
+    cfg = Config({'model': {'backbone': {'type': 'mmpretrain.ResNet', 'depth': 50}}})
+    with pytest.raises(UserError, match=r'model\.backbone: mmpretrain\.ResNet is not there'):
+        swap_backbone(cfg, 'se')
+    with pytest.raises(UserError, match='no backbone to swap: found none'):
+        swap_backbone(Config({'img_scales': [1]}), 'se')
 
 
 def test_nested_backbones_and_classes() -> None:
@@ -68,7 +85,8 @@ def test_under_every_key_and_into_ours() -> None:
     """BiSeNet calls its backbone ``backbone_cfg``; ours takes the attention and keeps its type."""
     backbone = {'type': 'mmse.SEResNet', 'depth': 50, 'attention': 'se'}
     inner = {'type': 'ResNet', 'depth': 18, 'norm_eval': True}
-    cfg = Config({'model': {'backbone': {'type': 'BiSeNetV1', 'backbone_cfg': inner}}})
+    host = {'type': 'BiSeNetV1', 'backbone_cfg': inner}
+    cfg = Config({'default_scope': 'mmdet', 'model': {'backbone': host}})
     swap_backbone(cfg, 'sepp_v2')
     expected = {**inner, 'type': 'mmse.SEResNet', 'attention': 'sepp_v2'}
     assert cfg.model.backbone.backbone_cfg == expected

@@ -108,7 +108,13 @@ peers() {
     # pip leaves what it finds in a target folder as it is.
     rm -rf "$venv/peers"
     pip install --no-deps --target "$venv/peers" -r requirements/peers.txt
-    PYTHONPATH=tests "$python" -c 'import peers; peers.import_peers(); import mmpretrain, timm'
+    "$python" - <<'EOF'
+from mmse.benchmark.peers import import_peers
+
+import_peers()
+import mmpretrain
+import timm
+EOF
 }
 
 mmse() {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +96,22 @@ def _read(name: str) -> Config:
 
 
 def _read_installed(name: str) -> Config:
-    package = name.split('::')[0]
+    package, _, path = name.partition('::')
     if package in ('mmdet', 'mmseg'):
         require(package, name)
-    try:
-        return get_config(name)
-    except FileNotFoundError as error:
-        folder = Path(get_installed_path(package)) / '.mim' / 'configs'
-        there = [f'{package}::{Path(p).relative_to(folder)}' for p in _configs_in(folder)]
-        near = _nearest(name, there)
-        raise UserError(f'{name}: no such config in the installed package{near}') from error
-    except (ModuleNotFoundError, ValueError, ImportError) as error:
+    if package not in MODULE2PACKAGE or find_spec(package) is None or not path:
         raise UserError(
             f'{name}: no such config; write mmdet::PATH or mmseg::PATH for one that is installed '
             'with mmdet or mmsegmentation'
-        ) from error
+        )
+    folder = Path(get_installed_path(MODULE2PACKAGE[package]), '.mim/configs')
+    try:
+        # MMEngine's lookup does not know folders such as gn+ws.
+        return Config.fromfile(folder / path) if (folder / path).is_file() else get_config(name)
+    except (FileNotFoundError, ValueError) as error:
+        there = [f'{package}::{Path(p).relative_to(folder)}' for p in _configs_in(folder)]
+        near = _nearest(name, there)
+        raise UserError(f'{name}: no such config in the installed package{near}') from error
 
 
 def _configs_in(folder: Path) -> list[str]:

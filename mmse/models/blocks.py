@@ -41,16 +41,20 @@ class _ResidualBlock(BaseModule):
         return getattr(self, self.norm2_name)
 
     last_norm_name: str
-    has_plugins_after_norm = False
 
     def branch(self, x: Tensor) -> Tensor:
-        """The residual branch up to and with its last norm and plugins."""
+        """The residual branch up to and with its last norm."""
         raise NotImplementedError
+
+    def last_plugins(self, x: Tensor) -> Tensor:
+        """Plugins between the attention and the addition."""
+        return x
 
     def _residual(self, x: Tensor) -> Tensor:
         out = self.branch(x)
         if self.attention is not None:
             out = self.attention(out)
+        out = self.last_plugins(out)
         out += x if self.downsample is None else self.downsample(x)
         return out
 
@@ -145,8 +149,8 @@ class SEBottleneck(_ResidualBlock):
         dcn: MMCV's deformable convolution in the place of the 3x3 one. ``fallback_on_stride``
             is popped from it, as mmdet does: of the blocks that share a dict the first takes it.
         plugins: MMCV plugins, each with ``cfg`` and ``position`` after_conv1, 2 or 3.
-        attention: Resolved settings of :class:`ChannelAttention`, or None; it comes after the
-            plugins of after_conv3.
+        attention: Resolved settings of :class:`ChannelAttention`, or None; it comes right after the
+            last norm, before the plugins of after_conv3.
         init_cfg: MMEngine's initialisation config.
         groups: Groups of the 3x3 convolution (ResNeXt).
         base_width: Width of a group at ``base_channels`` planes (ResNeXt).
@@ -216,7 +220,6 @@ class SEBottleneck(_ResidualBlock):
             f'after_conv{i}': self._add_plugins(plugins or (), f'after_conv{i}', channels)
             for i, channels in ((1, width), (2, width), (3, out_channels))
         }
-        self.has_plugins_after_norm = bool(self.plugin_names['after_conv3'])
         self.attention = None if attention is None else ChannelAttention(out_channels, **attention)
 
     @property
@@ -255,5 +258,7 @@ class SEBottleneck(_ResidualBlock):
         out = self._plugged(out, 'after_conv1')
         out = self.relu(self.norm2(self.conv2(out)))
         out = self._plugged(out, 'after_conv2')
-        out = self.norm3(self.conv3(out))
-        return self._plugged(out, 'after_conv3')
+        return self.norm3(self.conv3(out))
+
+    def last_plugins(self, x: Tensor) -> Tensor:
+        return self._plugged(x, 'after_conv3')

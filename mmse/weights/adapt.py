@@ -84,7 +84,7 @@ def adapt(
 
     Raises:
         UserError: A weight is missing, of another shape or not finite, or the identity start does
-            not exist (gain 0, or a plugin after the last norm); it names the first such key.
+            not exist (gain 0); it names the first such key.
     """
     if any(key.startswith('backbone.') for key in weights):
         prefix = len('backbone.')
@@ -134,7 +134,7 @@ def start_at_identity(state: dict[str, Tensor], name: str, block: nn.Module) -> 
     """Write the identity start of one block into a state dict whose last norms are plain.
 
     Raises:
-        UserError: The gain at the start is 0, or a plugin stands between norm and attention.
+        UserError: The gain at the start is 0.
     """
     gain = block.attention.identity_gain
     if gain == 0:
@@ -142,11 +142,6 @@ def start_at_identity(state: dict[str, Tensor], name: str, block: nn.Module) -> 
             f'{name}.attention: alpha={block.attention.settings["alpha"]:g} makes the gain '
             '1 + alpha / 2 zero, from which pretrained weights cannot be kept; '
             'use another alpha, or preserve_pretrained=False'
-        )
-    if block.has_plugins_after_norm:
-        raise UserError(
-            f'{name} has a plugin after its last norm, which the identity start cannot see '
-            'through; use preserve_pretrained=False, or another position'
         )
     for kind in ('weight', 'bias'):
         fc2, norm = f'{name}.attention.fc2.{kind}', f'{name}.{block.last_norm_name}.{kind}'

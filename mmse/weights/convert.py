@@ -106,7 +106,7 @@ def convert(
     if to in ('mmpretrain', 'timm'):
         check_standard(ours, blocks, to)
     elif to == 'plain':
-        check_foldable(ours, blocks)
+        check_foldable(blocks)
     attended = any(blocks.values())
     if attended and given is None and to != 'mmse':
         raise UserError(

@@ -58,11 +58,10 @@ def _rounded_width(channels: int, package: str) -> int:
     return hidden + 8 * too_narrow
 
 
-def check_foldable(weights: Mapping[str, Tensor], blocks: Blocks) -> None:
-    """Refuse attention that is not at the identity start, or is separated from its norm.
+def check_foldable(blocks: Blocks) -> None:
+    """Refuse attention that is not at the identity start.
 
     Args:
-        weights: The backbone, by our names.
         blocks: The attention's tensors of each block, without a prefix.
 
     Raises:
@@ -74,11 +73,6 @@ def check_foldable(weights: Mapping[str, Tensor], blocks: Blocks) -> None:
                 f'the attention of {name} is not at the identity start (fc2 is not zero): a plain '
                 'ResNet cannot represent it'
             )
-        for key in weights if tensors else ():
-            if re.match(rf'{name}\.(?!attention|downsample|[a-z]+\d\.)', key):
-                raise UserError(
-                    f'{name} has a plugin ({key}), through which its attention cannot be folded'
-                )
 
 
 def check_se(modules: Mapping[str, ChannelAttention], to: str) -> None:

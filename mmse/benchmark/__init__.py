@@ -1,0 +1,1 @@
+"""What attention costs: time, memory and size of backbones side by side."""

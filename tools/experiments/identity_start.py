@@ -1,0 +1,143 @@
+"""Does the identity start matter? A plain detector is trained, then fine-tuned with attention.
+
+``run SEED...`` trains a plain Faster R-CNN on the built-in data and fine-tunes it three times: with
+``sepp_v2`` in every block from the identity start, with ``sepp_v2`` from a random start, and as it
+is (the control). What has finished is kept in ``results/identity_start/`` and not run again.
+``plot`` draws ``docs/images/identity_start.png`` and prints the table.
+"""
+
+import argparse
+import json
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmse.engine.checkpoints import latest_checkpoint
+from mmse.engine.config import load_config
+from mmse.engine.preflight import preflight
+from mmse.engine.run import build_runner
+
+CONFIG = 'configs/faster_rcnn_se_r50.py'
+WORK = Path('work_dirs/identity_start')
+RESULTS = Path('results/identity_start')
+FIGURE = Path('docs/images/identity_start.png')
+ITERATIONS, INTERVAL, LR = 120, 20, 3e-4
+ARMS: dict[str, dict[str, Any]] = {
+    'identity start': {'attention': 'sepp_v2'},
+    'random start': {'attention': 'sepp_v2', 'preserve_pretrained': False},
+    'no attention': {'attention': None},
+}
+COLOURS = {'identity start': 'tab:blue', 'random start': 'tab:red', 'no attention': 'tab:gray'}
+
+
+class ValidateFirst(Hook):
+    """Validate before the first iteration as well."""
+
+    def before_train(self, runner: Runner) -> None:
+        runner.val_loop.run()
+
+
+def config(seed: int, name: str, backbone: dict[str, Any]) -> Config:
+    options = {f'model.backbone.{key}': value for key, value in backbone.items()}
+    cfg = load_config(CONFIG, {'randomness.seed': seed, **options})
+    cfg.work_dir = str(WORK / f'seed{seed}' / name.replace(' ', '_'))
+    cfg.experiment_name = f'seed{seed}_{name.replace(" ", "_")}'
+    cfg.launcher = 'none'
+    return cfg
+
+
+def train_plain(seed: int) -> str:
+    """The checkpoint of the plain detector, trained if it is not there."""
+    cfg = config(seed, 'plain', {'attention': None})
+    checkpoint = latest_checkpoint(cfg.work_dir)
+    if checkpoint is None or Path(checkpoint).name != f'iter_{cfg.train_cfg.max_iters}.pth':
+        cfg.load_from, cfg.resume = checkpoint, checkpoint is not None
+        preflight(cfg, ('train', 'val'), whole_checkpoint=cfg.resume)
+        build_runner(cfg).train()
+        checkpoint = latest_checkpoint(cfg.work_dir)
+    assert checkpoint is not None
+    return checkpoint
+
+
+def fine_tune(seed: int, arm: str, checkpoint: str) -> dict[str, list[float]]:
+    """Loss of every iteration, and mAP before the first and after every INTERVAL iterations."""
+    cfg = config(seed, arm, ARMS[arm])
+    cfg.load_from = checkpoint
+    cfg.train_cfg.update(max_iters=ITERATIONS, val_interval=INTERVAL)
+    cfg.param_scheduler.update(eta_max=LR, total_steps=ITERATIONS)
+    cfg.default_hooks.checkpoint.interval = ITERATIONS
+    preflight(cfg, ('train', 'val'), whole_checkpoint=False)
+    runner = build_runner(cfg)
+    runner.register_hook(ValidateFirst())
+    runner.train()
+    scalars = runner.message_hub.log_scalars
+    losses, maps = (scalars[key].data[0] for key in ('train/loss', 'val/coco/bbox_mAP'))
+    return {'loss': losses.tolist(), 'bbox_mAP': maps.tolist()}
+
+
+def run(seed: int) -> None:
+    file = RESULTS / f'seed{seed}.json'
+    results = json.loads(file.read_text()) if file.is_file() else {}
+    for arm in ARMS:
+        if arm in results:
+            continue
+        results[arm] = fine_tune(seed, arm, train_plain(seed))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix('.part')
+        part.write_text(json.dumps(results))
+        os.replace(part, file)
+
+
+def plot() -> None:
+    seeds = [json.loads(file.read_text()) for file in sorted(RESULTS.glob('seed*.json'))]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout='constrained')
+    window = np.ones(INTERVAL) / INTERVAL
+    for arm, colour in COLOURS.items():
+        losses = np.array([np.convolve(seed[arm]['loss'], window, 'valid') for seed in seeds])
+        maps = np.array([seed[arm]['bbox_mAP'] for seed in seeds])
+        for axes, x, lines in (
+            (left, np.arange(INTERVAL, ITERATIONS + 1), losses),
+            (right, np.arange(0, ITERATIONS + 1, INTERVAL), maps),
+        ):
+            axes.plot(x, lines.T, color=colour, alpha=0.35, linewidth=0.8)
+            axes.plot(x, lines.mean(0), color=colour, linewidth=2, label=arm)
+        ends = [statistics.mean(maps[:, i]) for i in (0, 1, -1)]
+        print(
+            f'{arm:15} mAP before {ends[0]:.3f}, after {INTERVAL} {ends[1]:.3f}, end {ends[2]:.3f}'
+        )
+    left.set(ylabel=f'training loss, mean of {INTERVAL} iterations', xlabel='iteration')
+    right.set(ylabel='bbox mAP on val', xlabel='iteration', ylim=(0, None))
+    right.legend(frameon=False, loc='lower right')
+    figure.suptitle(
+        f'sepp_v2 put into a trained Faster R-CNN R50; {len(seeds)} seeds and their mean'
+    )
+    for axes in (left, right):
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.grid(alpha=0.25)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE, dpi=130)
+    print(FIGURE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    commands = parser.add_subparsers(dest='command', required=True)
+    commands.add_parser('run').add_argument('seeds', nargs='+', type=int)
+    commands.add_parser('plot')
+    args = parser.parse_args()
+    if args.command == 'plot':
+        plot()
+    else:
+        for seed in args.seeds:
+            run(seed)
+
+
+if __name__ == '__main__':
+    main()
