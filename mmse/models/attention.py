@@ -91,16 +91,17 @@ class ChannelAttention(nn.Module):
         alpha = self.alpha.item() if isinstance(self.alpha, Tensor) else self.alpha
         return functional.gain(0.5, self.settings['residual'], alpha)
 
-    def excite(self, s: Tensor) -> Tensor:
-        """The gain of each channel from its descriptor; both (B, C, 1, 1)."""
+    def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
+        """The gain of each channel from what :func:`functional.squeeze` gives, (B, C, 1, 1)."""
+        s = functional.fuse(s_avg, s_max, self.fusion_logits)
         z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))
         g = functional.gate(z, self.settings['gate'], self.temperature)
         return functional.gain(g, self.settings['residual'], self.alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         """Recalibrate a feature map, (B, C, H, W) to (B, C, H, W) in the same dtype."""
-        s = functional.squeeze(x, self.settings['squeeze'], self.fusion_logits)
-        return functional.recalibrate(x, self.excite(s))
+        gain = self.excite(*functional.squeeze(x, self.settings['squeeze']))
+        return functional.recalibrate(x, gain)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore
         # Weights other than its own end the random start (MMEngine's loader calls this as well).

@@ -9,13 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.errors import UserError
 from mmse.models.attention import ChannelAttention
+from mmse.models.fused import fused_tail
 
 Config = Mapping[str, Any]
 BN = {'type': 'BN'}
@@ -41,30 +44,65 @@ class _ResidualBlock(BaseModule):
         return getattr(self, self.norm2_name)
 
     last_norm_name: str
+    plugin_names: Mapping[str, Sequence[str]] = {}
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The residual branch up to and with its last norm."""
+    def convolve(self, x: Tensor) -> Tensor:
+        """The residual branch up to its last convolution's output."""
         raise NotImplementedError
 
     def last_plugins(self, x: Tensor) -> Tensor:
         """Plugins between the attention and the addition."""
         return x
 
-    def _residual(self, x: Tensor) -> Tensor:
-        out = self.branch(x)
+    @property
+    def path(self) -> str:
+        """How the tail is computed: ``'fused'``, or ``'plain'`` with the reason."""
+        norm = getattr(self, self.last_norm_name)
+        if self.attention is None:
+            return 'plain (no attention)'
+        if not self.fused:
+            return 'plain (fused=False)'
+        if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
+            return f'plain ({type(norm).__name__})'
+        if not norm.affine:
+            return f'plain ({type(norm).__name__} without weight and bias)'
+        if self.plugin_names.get('after_conv3'):
+            return 'plain (plugins after the attention)'
+        if any(_observed(module) for module in (norm, self.relu, *self.attention.modules())):
+            return 'plain (hooks)'
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+            return 'plain (traced)'
+        return 'fused'
+
+    def _compute(self, x: Tensor) -> Tensor:
+        y = self.convolve(x)
+        norm = getattr(self, self.last_norm_name)
+        # An empty batch, one value a channel, and symbolic or fake tensors are left to the norm.
+        if self.path == 'fused' and type(y) is Tensor and y.numel() > y.shape[1]:
+            shortcut = x if self.downsample is None else self.downsample(x)
+            return fused_tail(y, shortcut, norm, self.attention)
+        out = norm(y)
         if self.attention is not None:
             out = self.attention(out)
         out = self.last_plugins(out)
         out += x if self.downsample is None else self.downsample(x)
-        return out
+        return self.relu(out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, ceil(H / stride), ceil(W / stride))."""
         if self.with_cp and x.requires_grad:
-            out = cp.checkpoint(self._residual, x, use_reentrant=False)
-        else:
-            out = self._residual(x)
-        return self.relu(out)
+            return cp.checkpoint(self._compute, x, use_reentrant=False)
+        return self._compute(x)
+
+
+def _observed(module: nn.Module) -> bool:
+    """Whether hooks expect calls of the module itself."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 class SEBasicBlock(_ResidualBlock):
@@ -84,6 +122,8 @@ class SEBasicBlock(_ResidualBlock):
         plugins: Must be None, as in mmdet and mmseg.
         attention: Resolved settings of :class:`ChannelAttention`, or None.
         init_cfg: MMEngine's initialisation config.
+        fused: Compute last norm, attention, addition and relu as one where that is possible; see
+            :attr:`path`.
     """
 
     expansion = 1
@@ -103,11 +143,14 @@ class SEBasicBlock(_ResidualBlock):
         plugins: Sequence[Config] | None = None,
         attention: Config | None = None,
         init_cfg: Any = None,
+        *,
+        fused: bool = True,
     ) -> None:
         if dcn is not None or plugins is not None:
             raise UserError('dcn and plugins need the bottleneck block: depth 50, 101 or 152')
         super().__init__(init_cfg)
         self.with_cp = with_cp
+        self.fused = fused
         self.stride = stride
         self.dilation = dilation
         self.conv1 = build_conv_layer(
@@ -128,9 +171,8 @@ class SEBasicBlock(_ResidualBlock):
         self.downsample = downsample
         self.attention = None if attention is None else ChannelAttention(planes, **attention)
 
-    def branch(self, x: Tensor) -> Tensor:
-        out = self.relu(self.norm1(self.conv1(x)))
-        return self.norm2(self.conv2(out))
+    def convolve(self, x: Tensor) -> Tensor:
+        return self.conv2(self.relu(self.norm1(self.conv1(x))))
 
 
 class SEBottleneck(_ResidualBlock):
@@ -152,6 +194,8 @@ class SEBottleneck(_ResidualBlock):
         attention: Resolved settings of :class:`ChannelAttention`, or None; it comes right after the
             last norm, before the plugins of after_conv3.
         init_cfg: MMEngine's initialisation config.
+        fused: Compute last norm, attention, addition and relu as one where that is possible; see
+            :attr:`path`.
         groups: Groups of the 3x3 convolution (ResNeXt).
         base_width: Width of a group at ``base_channels`` planes (ResNeXt).
         base_channels: Channels of the first stage, which ``base_width`` refers to.
@@ -175,6 +219,7 @@ class SEBottleneck(_ResidualBlock):
         attention: Config | None = None,
         init_cfg: Any = None,
         *,
+        fused: bool = True,
         groups: int = 1,
         base_width: int = 4,
         base_channels: int = 64,
@@ -185,6 +230,7 @@ class SEBottleneck(_ResidualBlock):
         if dcn is not None and conv_cfg is not None:
             raise UserError('conv_cfg must be None where dcn is given')
         self.with_cp = with_cp
+        self.fused = fused
         self.stride = stride
         self.dilation = dilation
         self.style = style
@@ -253,12 +299,11 @@ class SEBottleneck(_ResidualBlock):
             x = getattr(self, name)(x)
         return x
 
-    def branch(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         out = self.relu(self.norm1(self.conv1(x)))
         out = self._plugged(out, 'after_conv1')
         out = self.relu(self.norm2(self.conv2(out)))
-        out = self._plugged(out, 'after_conv2')
-        return self.norm3(self.conv3(out))
+        return self.conv3(self._plugged(out, 'after_conv2'))
 
     def last_plugins(self, x: Tensor) -> Tensor:
         return self._plugged(x, 'after_conv3')

@@ -16,28 +16,38 @@ from torch import Tensor
 T = TypeVar('T', Tensor, float)
 
 
-def squeeze(x: Tensor, mode: str, fusion_logits: Tensor | None = None) -> Tensor:
-    """Squeeze a feature map to one descriptor a channel.
+def squeeze(x: Tensor, mode: str) -> tuple[Tensor | None, Tensor | None]:
+    """Squeeze a feature map to its average and its maximum, a number a channel each.
 
     Args:
         x: Feature map, (B, C, H, W).
         mode: ``'avg'``, ``'max'`` or ``'avg+max'``.
-        fusion_logits: With two squeezes, the two logits of the softmax that weighs average and
-            max, (2,); without them the two are summed.
 
     Returns:
-        Descriptor, (B, C, 1, 1). Where several positions share the maximum, its gradient is
-        spread over them evenly (``torch.amax``).
+        Average and maximum, (B, C, 1, 1) each; None for the one that ``mode`` leaves out. Where
+        several positions share the maximum, the first of them, row by row, gets its gradient.
     """
-    if mode == 'avg':
-        return x.mean((2, 3), keepdim=True)
-    s_max = x.amax((2, 3), keepdim=True)
-    if mode == 'max':
+    s_avg = x.mean((2, 3), keepdim=True) if 'avg' in mode else None
+    s_max = x.flatten(2).max(2).values[..., None, None] if 'max' in mode else None
+    return s_avg, s_max
+
+
+def fuse(s_avg: Tensor | None, s_max: Tensor | None, logits: Tensor | None) -> Tensor:
+    """One descriptor from the average and the maximum, (B, C, 1, 1) each.
+
+    Args:
+        s_avg: Average, or None where it is not used.
+        s_max: Maximum, or None where it is not used.
+        logits: With both, the two logits of the softmax that weighs average and maximum, (2,);
+            without them the two are summed.
+    """
+    if s_max is None:
+        return s_avg
+    if s_avg is None:
         return s_max
-    s_avg = x.mean((2, 3), keepdim=True)
-    if fusion_logits is None:
+    if logits is None:
         return s_avg + s_max
-    p_avg, p_max = fusion_logits.softmax(0).to(x.dtype).unbind()
+    p_avg, p_max = logits.softmax(0).to(s_avg.dtype).unbind()
     return p_avg * s_avg + p_max * s_max
 
 

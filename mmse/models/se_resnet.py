@@ -53,6 +53,11 @@ class SEResNet(BaseModule):
             then runs through the frozen stages, which freezing otherwise saves.
         preserve_pretrained: Where a checkpoint without attention is loaded, start the attention
             such that the network computes exactly what the plain one computes.
+        fused: Compute the last norm, attention, addition and relu of a block as one function, which
+            keeps no more for the backward pass than a ResNet without attention. Blocks that it
+            does not cover take the plain composition by themselves; printing the backbone shows
+            which. False takes the plain composition everywhere, for instance for second
+            derivatives.
         conv_cfg: MMCV's convolution config.
         norm_cfg: MMCV's norm config.
         norm_eval: Keep batch norms in eval mode while training. True as in mmdet; mmseg's default
@@ -113,6 +118,7 @@ class SEResNet(BaseModule):
         attention: Any = None,
         train_frozen_attention: bool = False,
         preserve_pretrained: bool = True,
+        fused: bool = True,
     ) -> None:
         name = type(self).__name__
         if depth not in self.arch_settings:
@@ -197,6 +203,7 @@ class SEResNet(BaseModule):
                 avg_down=avg_down,
                 style=style,
                 with_cp=with_cp,
+                fused=fused,
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
                 dcn=dcn if dcn is not None and stage_with_dcn[i] else None,
@@ -285,9 +292,14 @@ class SEResNet(BaseModule):
     def _attention_lines(self) -> str:
         lines = []
         for name, blocks in zip(self.res_layers, self.stage_attention, strict=True):
-            runs = [(what, len(list(run))) for what, run in groupby(map(describe, blocks))]
+            whats = map(self._describe, getattr(self, name), blocks)
+            runs = [(what, len(list(run))) for what, run in groupby(whats)]
             lines.append(f'{name}: ' + '; '.join(f'{count} x {what}' for what, count in runs))
         return '\n'.join(lines)
+
+    @staticmethod
+    def _describe(block: nn.Module, settings: Config | None) -> str:
+        return describe(settings) + (f', {block.path}' if settings else '')
 
     def extra_repr(self) -> str:
         return f'depth={self.depth}\n' + self._attention_lines()

@@ -1,9 +1,12 @@
 """Does the identity start matter? A plain detector is trained, then fine-tuned with attention.
 
-``run SEED...`` trains a plain Faster R-CNN on the built-in data and fine-tunes it three times: with
-``sepp_v2`` in every block from the identity start, with ``sepp_v2`` from a random start, and as it
-is (the control). What has finished is kept in ``results/identity_start/`` and not run again.
-``plot`` draws ``docs/images/identity_start.png`` and prints the table.
+``run SEED...`` trains a plain Faster R-CNN R18 on the built-in data and fine-tunes it three times:
+with ``sepp_v2`` in every block from the identity start, with ``sepp_v2`` from a random start, and
+as it is (the control). The plain detector's branches do not start at zero
+(``zero_init_residual=False``, as in torchvision's pretrained networks): in a training as short as
+this they would still be near zero, and nothing that is done to them would show. What has finished
+is kept in ``results/identity_start/`` and not run again. ``plot`` draws
+``docs/images/identity_start.png`` and prints the table.
 """
 
 import argparse
@@ -28,7 +31,7 @@ CONFIG = 'configs/faster_rcnn_se_r50.py'
 WORK = Path('work_dirs/identity_start')
 RESULTS = Path('results/identity_start')
 FIGURE = Path('docs/images/identity_start.png')
-ITERATIONS, INTERVAL, LR = 120, 20, 3e-4
+PLAIN_ITERATIONS, ITERATIONS, INTERVAL, LR = 480, 80, 10, 3e-4
 ARMS: dict[str, dict[str, Any]] = {
     'identity start': {'attention': 'sepp_v2'},
     'random start': {'attention': 'sepp_v2', 'preserve_pretrained': False},
@@ -45,7 +48,9 @@ class ValidateFirst(Hook):
 
 
 def config(seed: int, name: str, backbone: dict[str, Any]) -> Config:
+    backbone = {'depth': 18, 'zero_init_residual': False, **backbone}
     options = {f'model.backbone.{key}': value for key, value in backbone.items()}
+    options['model.neck.in_channels'] = [64, 128, 256, 512]
     cfg = load_config(CONFIG, {'randomness.seed': seed, **options})
     cfg.work_dir = str(WORK / f'seed{seed}' / name.replace(' ', '_'))
     cfg.experiment_name = f'seed{seed}_{name.replace(" ", "_")}'
@@ -56,8 +61,11 @@ def config(seed: int, name: str, backbone: dict[str, Any]) -> Config:
 def train_plain(seed: int) -> str:
     """The checkpoint of the plain detector, trained if it is not there."""
     cfg = config(seed, 'plain', {'attention': None})
+    cfg.train_cfg.update(max_iters=PLAIN_ITERATIONS, val_interval=PLAIN_ITERATIONS)
+    cfg.param_scheduler.update(total_steps=PLAIN_ITERATIONS)
+    cfg.default_hooks.checkpoint.interval = PLAIN_ITERATIONS
     checkpoint = latest_checkpoint(cfg.work_dir)
-    if checkpoint is None or Path(checkpoint).name != f'iter_{cfg.train_cfg.max_iters}.pth':
+    if checkpoint is None or Path(checkpoint).name != f'iter_{PLAIN_ITERATIONS}.pth':
         cfg.load_from, cfg.resume = checkpoint, checkpoint is not None
         preflight(cfg, ('train', 'val'), whole_checkpoint=cfg.resume)
         build_runner(cfg).train()
@@ -116,7 +124,7 @@ def plot() -> None:
     right.set(ylabel='bbox mAP on val', xlabel='iteration', ylim=(0, None))
     right.legend(frameon=False, loc='lower right')
     figure.suptitle(
-        f'sepp_v2 put into a trained Faster R-CNN R50; {len(seeds)} seeds and their mean'
+        f'sepp_v2 put into a trained Faster R-CNN R18; {len(seeds)} seeds and their mean'
     )
     for axes in (left, right):
         axes.spines[['top', 'right']].set_visible(False)

@@ -1,0 +1,111 @@
+"""Measuring networks side by side: interleaved timings, bytes kept for backward, peak memory."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A time against that of another network in the same rounds.
+
+    Args:
+        median: Median over the rounds of time / other's time.
+        low: Lower quartile.
+        high: Upper quartile.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each function in each round; every round runs all of them once, in turn.
+
+    The machine's other work then falls on all alike. The order is rotated by one each round, so
+    that none always follows the same other. Two rounds before the first are not counted.
+    """
+    names = list(functions)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(-2, rounds):
+        for shift in range(len(names)):
+            name = names[(index + shift) % len(names)]
+            _wait(device)
+            start = time.perf_counter()
+            functions[name]()
+            _wait(device)
+            if index >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def ratio(seconds: Sequence[float], others: Sequence[float]) -> Ratio:
+    """Median and quartiles of the ratios of the same rounds, at least two."""
+    ratios = [a / b for a, b in zip(seconds, others, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')
+    return Ratio(median, low, high)
+
+
+def total(outputs: Any) -> Tensor:
+    """One number that depends on every output, as a loss does."""
+    if isinstance(outputs, Tensor):
+        return outputs.float().mean()
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return sum((total(value) for value in values), start=torch.zeros(()))
+
+
+def training_step(net: nn.Module, forward: Callable[[], Any]) -> Callable[[], None]:
+    """Forward and backward; the optimizer's step costs every network the same."""
+
+    def step() -> None:
+        net.zero_grad(set_to_none=True)
+        total(forward()).backward()
+
+    return step
+
+
+def saved_bytes(net: nn.Module, forward: Callable[[], Any]) -> int:
+    """Bytes that one training step keeps for the backward pass.
+
+    Every storage that autograd saves counts once; parameters do not, they are there anyway.
+    """
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = tensor.detach()  # alive, so that its address is not reused
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = total(forward())
+    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del loss
+    return size
+
+
+def peak_memory(step: Callable[[], None], device: torch.device) -> int | None:
+    """Bytes of CUDA memory that a step allocates at its peak; None without CUDA."""
+    if device.type != 'cuda':
+        return None
+    step()
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

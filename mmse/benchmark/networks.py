@@ -1,0 +1,131 @@
+"""The networks that a benchmark compares: backbones by name, and a whole detector."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from mmse.benchmark.peers import import_peers
+from mmse.errors import UserError
+from mmse.models import SEResNet
+from mmse.models.attention_config import PRESETS
+from mmse.swap import swap_backbone
+
+PLAIN = 'mmdet.ResNet'
+# The claim's own form: avg+max, softmax-fused, residual gating with a learned alpha.
+FULL = 'mmse sepp_v2_residual'
+DETECTORS = {'plain': None, 'se': 'se', 'full': 'sepp_v2_residual'}
+
+
+def _timm(name: str, max_pool: bool, depth: int) -> nn.Module:
+    import timm
+    from timm.layers.squeeze_excite import SEModule
+
+    extra: dict[str, Any] = {}
+    if max_pool:
+        extra['block_args'] = {'attn_layer': partial(SEModule, add_maxpool=True)}
+    return timm.create_model(
+        f'{name}{depth}', features_only=True, out_indices=(1, 2, 3, 4), **extra
+    )
+
+
+def _mmpretrain(depth: int) -> nn.Module:
+    from mmpretrain.models import SEResNet as Theirs
+
+    return Theirs(depth=depth, out_indices=(0, 1, 2, 3))
+
+
+def _mmdet(depth: int) -> nn.Module:
+    from mmdet.models import ResNet
+
+    return ResNet(depth=depth, norm_eval=False)
+
+
+def _mmse(attention: Any, fused: bool, depth: int) -> nn.Module:
+    return SEResNet(depth=depth, attention=attention, norm_eval=False, fused=fused)
+
+
+BACKBONES: dict[str, Callable[[int], nn.Module]] = {
+    PLAIN: _mmdet,
+    'timm resnet': partial(_timm, 'resnet', False),
+    'timm seresnet': partial(_timm, 'seresnet', False),
+    'timm seresnet, max pool': partial(_timm, 'seresnet', True),
+    'mmpretrain.SEResNet': _mmpretrain,
+    'mmse none': partial(_mmse, None, True),
+    **{f'mmse {preset}': partial(_mmse, preset, True) for preset in PRESETS},
+    f'{FULL}, not fused': partial(_mmse, 'sepp_v2_residual', False),
+}
+
+
+def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.Module], list[str]]:
+    """Backbones with BatchNorm in training mode, four outputs each, and seeded weights.
+
+    Args:
+        names: Which of :data:`BACKBONES`, by a part of the name; all of them if None. The plain one
+            is always among them.
+        depth: 18, 34, 50, 101 or 152.
+
+    Returns:
+        The networks that could be built, and a line for each that could not.
+
+    Raises:
+        UserError: A name fits none.
+    """
+    for name in names or ():
+        if not any(name in known for known in BACKBONES):
+            raise UserError(f'--only {name}: there are {", ".join(BACKBONES)}')
+    missing = import_peers()
+    built, left_out = {}, []
+    for name, build in BACKBONES.items():
+        if names and name != PLAIN and not any(part in name for part in names):
+            continue
+        package = name.split('.')[0].split()[0]
+        if package in missing:
+            left_out.append(f'{name}: {package} is not installed')
+        elif package == 'mmpretrain' and depth < 50:
+            left_out.append(f'{name}: it has no basic blocks')
+        else:
+            torch.manual_seed(0)
+            built[name] = build(depth)
+    return built, left_out
+
+
+def build_detectors(depth: int) -> dict[str, nn.Module]:
+    """mmdet's Faster R-CNN with FPN: as it is, and swapped, with one stage frozen as usual."""
+    from mmse.engine.config import load_config
+
+    detectors = {}
+    for name, attention in DETECTORS.items():
+        cfg = load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+        cfg.model.backbone.update(depth=depth, init_cfg=None)
+        cfg.model.neck.in_channels = [256, 512, 1024, 2048] if depth >= 50 else [64, 128, 256, 512]
+        if attention is not None:
+            swap_backbone(cfg, attention)
+        torch.manual_seed(0)
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            detectors[name] = MODELS.build(cfg.model)
+            detectors[name].init_weights()
+    return detectors
+
+
+def detector_batch(batch: int, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
+    """Random images with five boxes each, as a detector's preprocessor leaves them."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    samples = []
+    for _ in range(batch):
+        corners = torch.rand(5, 2, 2, generator=generator).sort(1).values
+        boxes = (corners * Tensor([width, height])).flatten(1)
+        labels = torch.randint(80, (5,), generator=generator)
+        shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+        sample = DetDataSample(metainfo={**shapes, 'scale_factor': (1.0, 1.0)})
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+        samples.append(sample.to(device))
+    images = torch.randn(batch, 3, height, width, generator=generator).to(device)
+    return {'inputs': images, 'data_samples': samples}

@@ -1,0 +1,119 @@
+"""A benchmark as JSON, as a Markdown table and as a chart."""
+
+import json
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from mmse.benchmark.measure import Ratio
+from mmse.benchmark.run import Result, Row, Settings
+
+HEADINGS = (
+    'network',
+    'parameters',
+    'MACs',
+    'inference',
+    'over plain',
+    'training step',
+    'over plain',
+    'kept for backward',
+    'over plain',
+)
+
+
+def name_of(settings: Settings) -> str:
+    """File name, without ending, that tells the settings."""
+    height, width = settings.size
+    parts = [
+        'detector' if settings.detector else 'backbone',
+        f'r{settings.depth}',
+        f'{settings.batch}x{height}x{width}',
+        settings.device,
+        settings.dtype,
+        *(['channels_last'] if settings.channels_last else []),
+        *(['compiled'] if settings.compile else []),
+    ]
+    return '_'.join(parts)
+
+
+def table(result: Result) -> str:
+    """The rows as a Markdown table; ratios with their quartiles."""
+    lines = ['| ' + ' | '.join(HEADINGS) + ' |', '|---|' + '---:|' * (len(HEADINGS) - 1)]
+    for row in result.rows:
+        lines.append('| ' + ' | '.join(_cells(row)) + ' |')
+    return '\n'.join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        f'{row.parameters / 1e6:.1f} M',
+        '' if row.macs is None else f'{row.macs / 1e9:.2f} G',
+        f'{row.inference_ms:.1f} ms',
+        _spread(row.inference),
+        f'{row.training_ms:.1f} ms',
+        _spread(row.training),
+        '' if row.saved_bytes is None else f'{row.saved_bytes / 2**20:.1f} MiB',
+        '' if row.saved is None else f'{row.saved:.3f}',
+    ]
+
+
+def _spread(ratio: Ratio | None) -> str:
+    return '' if ratio is None else f'{ratio.median:.3f} ({ratio.low:.3f}-{ratio.high:.3f})'
+
+
+def write(result: Result, folder: Path) -> list[Path]:
+    """Write ``NAME.json``, ``NAME.md`` and ``NAME.png``; says which files these are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / name_of(result.settings)
+    circumstances = [f'{key} {value}' for key, value in result.environment.items() if value]
+    text = '\n\n'.join(
+        [
+            f'# {stem.name}',
+            'Ratios: median and quartiles over rounds of all networks side by side in one process.',
+            table(result),
+            *result.left_out,
+            ', '.join(circumstances) + f'; {result.settings.rounds} rounds',
+        ]
+    )
+    files = [stem.with_name(stem.name + ending) for ending in ('.json', '.md', '.png')]
+    contents = (json.dumps(result.to_dict(), indent=1), text + '\n')
+    for file, content in zip(files, contents, strict=False):
+        part = file.with_name(file.name + '.part')
+        part.write_text(content, encoding='utf-8')
+        os.replace(part, file)
+    _chart(result, files[-1])
+    return files
+
+
+def _chart(result: Result, file: Path) -> None:
+    rows = result.rows[::-1]
+    kinds = ['inference', 'training', 'saved']
+    if all(row.saved is None for row in rows):
+        kinds.remove('saved')
+    titles = {'inference': 'inference', 'training': 'training step', 'saved': 'kept for backward'}
+    figure, panels = plt.subplots(
+        1,
+        len(kinds),
+        figsize=(3.6 * len(kinds) + 2, 0.32 * len(rows) + 1.2),
+        sharey=True,
+        layout='constrained',
+    )
+    for axes, kind in zip(panels, kinds, strict=True):
+        for y, row in enumerate(rows):
+            value = getattr(row, kind)
+            colour = 'tab:blue' if row.name.startswith('mmse') else 'tab:gray'
+            if isinstance(value, Ratio):
+                axes.plot([value.low, value.high], [y, y], color=colour, linewidth=2)
+                value = value.median
+            axes.plot(value, y, 'o', color=colour, markersize=5)
+        axes.axvline(1, color='black', linewidth=0.8)
+        axes.set(title=titles[kind], xlabel='over the plain ResNet')
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.grid(axis='x', alpha=0.3)
+    panels[0].set_yticks(range(len(rows)), [row.name for row in rows])
+    part = file.with_name(file.name + '.part')
+    figure.savefig(part, dpi=130, format='png')
+    plt.close(figure)
+    os.replace(part, file)

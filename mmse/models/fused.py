@@ -1,0 +1,219 @@
+r"""The tail of a residual block as one function: norm, attention, addition and relu.
+
+::
+
+    x = a*(y - mean) + beta     batch norm of the last convolution's output y, with the batch's or
+                                the running statistics; a = gamma*invstd, invstd^-2 = var + eps
+    q = gain(squeeze(x))        (B, C) numbers, see ChannelAttention
+    out = relu(x*q + shortcut)
+
+x is affine in y, so nothing here needs x: with m = mean_hw(y) - mean and t = y - mean at the
+position p where a*y is largest, ``s_avg = a*m + beta``, ``s_max = a*t + beta`` and ``out =
+relu(y*(a*q) + (beta - a*mean)*q + shortcut)``.
+
+Backward, with d = grad_out*(out > 0), D = sum_hw(d) and E = sum_hw(d*(y - mean)):
+
+- the shortcut's gradient is d, the gain's sum_hw(d*x) = a*E + beta*D; from it ordinary autograd
+  finds the gradients of the attention's parameters and u of s_avg and v of s_max;
+- x has the gradient g = d*q + u/n + v*[at p], n positions a map, so beta has sum_b(sum_hw(g)) =
+  sum_b(q*D + u + v), and gamma sum_b(sum_hw(g*(y - mean)))*invstd = sum_b(q*E + u*m + v*t)*invstd;
+- y has a*g with running statistics. Through the batch's mean and variance come
+  -a*(grad_beta + (y - mean)*invstd*grad_gamma)/(B*n) besides. Together this is
+  d*(a*q) + y*k + c + a*v*[at p], with k a channel and c a sample and channel.
+
+Only y and out are kept for the backward pass, as in a ResNet without attention.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmse.errors import UserError
+from mmse.models import passes
+from mmse.models.attention import ChannelAttention
+
+# Where mean^2 exceeds the variance by more than this factor, y is shifted by the mean first:
+# mean(y^2) - mean^2 loses the factor in precision, m and y*(a*q) + (beta - a*mean)*q its root.
+FAR = 32.0
+
+
+def fused_tail(
+    y: Tensor, shortcut: Tensor, norm: _BatchNorm, attention: ChannelAttention
+) -> Tensor:
+    """relu(attention(norm(y)) + shortcut), with the norm's running statistics updated.
+
+    Args:
+        y: Output of the last convolution, (B, C, H, W), with more than one value a channel.
+        shortcut: What is added, (B, C, H, W).
+        norm: The branch's last norm, with weight and bias.
+        attention: The block's attention.
+
+    Raises:
+        UserError: when the result is differentiated twice.
+    """
+    between = _Between()
+    squeeze, locate = attention.settings['squeeze'], torch.is_grad_enabled()
+    s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, locate, between)
+    return _Recalibrate.apply(shortcut, attention.excite(s_avg, s_max), between)
+
+
+class _Between:
+    """What the two functions of one tail hand to each other; empty outside of their passes.
+
+    Forward, from squeeze to recalibration: y (shifted where it was far from zero), a, the mean of
+    this y and beta. Backward, the other way, where the excitation's backward pass comes between
+    them: d, D, E and q.
+    """
+
+    forward: tuple[Tensor, ...]
+    backward: tuple[Tensor, ...]
+    wanted: bool  # whether the squeeze has a backward pass
+
+    def take(self, way: str) -> tuple[Tensor, ...]:
+        tensors = getattr(self, way)
+        delattr(self, way)
+        return tensors
+
+
+class _Squeeze(torch.autograd.Function):
+    """s_avg and s_max of norm(y), (B, C, 1, 1), None for one that is not used."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: _BatchNorm,
+        squeeze: str,
+        locate: bool,
+        between: _Between,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        y = y.contiguous(memory_format=passes.layout(y))
+        y, mean, var, m = _normalise(y, norm, 'avg' in squeeze)
+        invstd = (var + norm.eps).rsqrt()
+        a = weight * invstd
+        t = position = None
+        if 'max' in squeeze and locate:
+            position = passes.peak(y, a)
+            t = passes.values_at(y, position) - mean
+            position = position.int()
+        elif 'max' in squeeze:
+            t = passes.extremes(y, a) - mean
+        between.forward = y, a, mean, bias
+        between.wanted = any(ctx.needs_input_grad)
+        ctx.between = between
+        ctx.batch_statistics = _uses_batch(norm)
+        ctx.save_for_backward(y, a, mean, invstd, m, position)
+        ctx.set_materialize_grads(False)
+        s_avg, s_max = (
+            None if value is None else (a * value + bias).to(y.dtype)[..., None, None]
+            for value in (m, t)
+        )
+        return s_avg, s_max
+
+    @staticmethod
+    def backward(ctx: Any, *grads_s: Tensor | None) -> tuple[Tensor | None, ...]:
+        y, a, mean, invstd, m, position = ctx.saved_tensors
+        d, sum_g, sum_gy, q = ctx.between.take('backward')
+        u, v = (None if g is None else g.flatten(1).to(a.dtype) for g in grads_s)
+        sum_g, sum_gy = q * sum_g, q * sum_gy
+        if u is not None:
+            sum_g, sum_gy = sum_g + u, sum_gy + u * m
+        if v is not None:
+            sum_g, sum_gy = sum_g + v, sum_gy + v * (passes.values_at(y, position) - mean)
+        grad_bias = sum_g.sum(0)
+        grad_weight = sum_gy.sum(0) * invstd
+        grad_y = None
+        if ctx.needs_input_grad[0]:
+            n = y.shape[2] * y.shape[3]
+            c = torch.zeros_like(q) if u is None else a * u / n
+            if ctx.batch_statistics:
+                k = -a * invstd * grad_weight / (len(y) * n)
+                c = c - a * grad_bias / (len(y) * n) - k * mean
+                grad_y = passes.affine(y, k.expand_as(q), c)
+                grad_y.addcmul_(d, (a * q)[..., None, None])
+            else:
+                grad_y = passes.affine(d, a * q, c)
+            grad_y = grad_y.to(y.dtype)
+            if v is not None:
+                # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
+                flat, index = grad_y.view(*q.shape, n), position.long()[..., None]
+                flat.scatter_(2, index, flat.gather(2, index) + (a * v)[..., None].to(y.dtype))
+        return grad_y, grad_weight, grad_bias, None, None, None, None
+
+
+class _Recalibrate(torch.autograd.Function):
+    """relu(norm(y)*q + shortcut), (B, C, H, W), of the y that the squeeze has handed over."""
+
+    @staticmethod
+    def forward(ctx: Any, shortcut: Tensor, gain: Tensor, between: _Between) -> Tensor:
+        y, a, mean, bias = between.take('forward')
+        q = gain.flatten(1).to(a.dtype)
+        out = passes.affine(y, a * q, (bias - a * mean) * q).add_(shortcut).relu_().to(y.dtype)
+        ctx.between = between
+        ctx.dtypes = shortcut.dtype, gain.dtype
+        ctx.save_for_backward(out, y, a, mean, bias, q)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise UserError(
+                'the fused attention has no second derivative (create_graph=True was given); '
+                'build the backbone with fused=False'
+            )
+        out, y, a, mean, bias, q = ctx.saved_tensors
+        grad_out = grad_out.contiguous(memory_format=passes.layout(out))
+        d = torch.ops.aten.threshold_backward(grad_out, out, 0)
+        grad_shortcut = d.to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
+        grad_gain = None
+        if ctx.needs_input_grad[1]:
+            sum_d, sum_dy = passes.sums(d, y, mean)
+            if ctx.between.wanted:
+                ctx.between.backward = d, sum_d, sum_dy, q
+            grad_gain = (a * sum_dy + bias * sum_d)[..., None, None].to(ctx.dtypes[1])
+        return grad_shortcut, grad_gain, None
+
+
+def _uses_batch(norm: _BatchNorm) -> bool:
+    return norm.training or norm.running_mean is None
+
+
+def _normalise(
+    y: Tensor, norm: _BatchNorm, per_sample: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """y, shifted where it is far from zero, the norm's mean and variance of it, (C,), and m.
+
+    m, (B, C), is how far each sample's mean is from the norm's; None without ``per_sample``. The
+    running statistics are updated as BatchNorm2d does.
+    """
+    m = None
+    if _uses_batch(norm):
+        mean, var, m = passes.moments(y)
+    else:
+        mean, var = (t.to(passes.accumulator(y)) for t in (norm.running_mean, norm.running_var))
+    shift: Tensor | float = 0.0
+    if passes.any_of(mean.square() > FAR * (var + norm.eps)):
+        shift = mean.to(y.dtype)
+        y = y - shift[:, None, None]
+        if m is None:
+            mean = mean - shift
+        else:
+            mean, var, m = passes.moments(y)
+    if norm.training and norm.track_running_stats:
+        norm.num_batches_tracked.add_(1)
+        momentum = norm.momentum
+        if momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+        count = y.numel() / y.shape[1]
+        for running, new in (
+            (norm.running_mean, mean + shift),
+            (norm.running_var, var * (count / (count - 1))),
+        ):
+            running.lerp_(new.to(running.dtype), momentum)
+    if per_sample and m is None:
+        m = y.mean((2, 3), dtype=mean.dtype) - mean
+    return y, mean, var, m if per_sample else None
