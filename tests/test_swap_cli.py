@@ -34,7 +34,8 @@ def plain_configs(tiny_configs: dict[str, Path], tmp_path_factory) -> dict[str, 
     files = {}
     for kind, file in tiny_configs.items():
         cfg = Config.fromfile(file)
-        cfg.model.backbone.type = 'ResNet'
+        # mmseg's ResNet has 64 channels in the stem whatever the base is.
+        cfg.model.backbone.update(type='ResNet', stem_channels=8)
         del cfg.model.backbone['attention']
         checkpoint = str(folder / 'resnet18.pth')
         cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': checkpoint}
