@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mmse.benchmark.growth import write_growth
 from mmse.benchmark.report import table, write
 from mmse.benchmark.run import DTYPES, Settings, run
 from mmse.engine.run import exit_with_one_sentence
@@ -28,9 +29,17 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=default.rounds)
     parser.add_argument('--only', nargs='+', help='parts of the names of the networks to measure')
     parser.add_argument('--detector', action='store_true', help='a whole Faster R-CNN')
+    parser.add_argument(
+        '--growth',
+        action='store_true',
+        help='full attention over plain at several sizes, batches and depths, in one plot',
+    )
     parser.add_argument('--out', type=Path, default=Path('results/benchmark'))
     args = vars(parser.parse_args())
-    out = args.pop('out')
+    out, growth = args.pop('out'), args.pop('growth')
+    if growth:
+        print('written:', *write_growth(Settings(**args), out))
+        return
     result = run(Settings(**args))
     print(table(result), *result.left_out, sep='\n')
     print('written:', *write(result, out))

@@ -82,13 +82,14 @@ def saved_bytes(net: nn.Module, forward: Callable[[], Any]) -> int:
 
     Every storage that autograd saves counts once; parameters do not, they are there anyway.
     """
-    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    # Not by data_ptr(), which is 0 for all tensors of the meta device.
+    parameters = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = tensor.detach()  # alive, so that its address is not reused
+        if storage._cdata not in parameters:
+            kept[storage._cdata] = tensor.detach()  # alive, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -78,13 +79,18 @@ def write(result: Result, folder: Path) -> list[Path]:
         ]
     )
     files = [stem.with_name(stem.name + ending) for ending in ('.json', '.md', '.png')]
-    contents = (json.dumps(result.to_dict(), indent=1), text + '\n')
-    for file, content in zip(files, contents, strict=False):
-        part = file.with_name(file.name + '.part')
-        part.write_text(content, encoding='utf-8')
-        os.replace(part, file)
-    _chart(result, files[-1])
+    data = json.dumps(result.to_dict(), indent=1)
+    replace_file(files[0], lambda file: file.write_text(data + '\n', encoding='utf-8'))
+    replace_file(files[1], lambda file: file.write_text(text + '\n', encoding='utf-8'))
+    replace_file(files[2], lambda file: _chart(result, file))
     return files
+
+
+def replace_file(file: Path, write_to: Callable[[Path], object]) -> None:
+    """Write beside the file and rename, so that it is never half-written."""
+    part = file.with_name(file.name + '.part')
+    write_to(part)
+    os.replace(part, file)
 
 
 def _chart(result: Result, file: Path) -> None:
@@ -113,7 +119,5 @@ def _chart(result: Result, file: Path) -> None:
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(rows)), [row.name for row in rows])
-    part = file.with_name(file.name + '.part')
-    figure.savefig(part, dpi=130, format='png')
+    figure.savefig(file, dpi=130, format='png')
     plt.close(figure)
-    os.replace(part, file)

@@ -15,6 +15,17 @@ __all__ = ['PRESETS', 'ChannelAttention']
 ACTIVATIONS = {'silu': F.silu, 'relu': F.relu}
 
 
+class _Linear(nn.Conv2d):
+    """A 1x1 convolution of 1x1 maps, computed as the linear layer that it is.
+
+    The convolution's weights have the shape that checkpoints have; its kernels, made for maps, take
+    three to six times as long on a single position.
+    """
+
+    def forward(self, s: Tensor) -> Tensor:
+        return F.linear(s.flatten(1), self.weight.flatten(1), self.bias)[..., None, None]
+
+
 @MODELS.register_module()
 class ChannelAttention(nn.Module):
     """Channel attention of the squeeze-and-excitation family.
@@ -63,8 +74,8 @@ class ChannelAttention(nn.Module):
         self.in_channels = in_channels
         self.hidden_channels = max(resolved['min_hidden'], in_channels // resolved['reduction'])
         bias = resolved['bias']
-        self.fc1 = nn.Conv2d(in_channels, self.hidden_channels, 1, bias=bias)
-        self.fc2 = nn.Conv2d(self.hidden_channels, in_channels, 1, bias=bias)
+        self.fc1 = _Linear(in_channels, self.hidden_channels, 1, bias=bias)
+        self.fc2 = _Linear(self.hidden_channels, in_channels, 1, bias=bias)
         self.fusion_logits = (
             nn.Parameter(torch.zeros(2)) if resolved.get('fusion') == 'softmax' else None
         )

@@ -34,9 +34,9 @@ from mmse.errors import UserError
 from mmse.models import passes
 from mmse.models.attention import ChannelAttention
 
-# Where mean^2 exceeds the variance by more than this factor, y is shifted by the mean first:
-# mean(y^2) - mean^2 loses the factor in precision, m and y*(a*q) + (beta - a*mean)*q its root.
-FAR = 32.0
+# Where a channel's mean is more deviations than this from zero, y is shifted by it first: in
+# precision mean(y^2) - mean^2 loses the factor's square, y*(a*q) + (beta - a*mean)*q the factor.
+FAR = 32.0**0.5
 
 
 def fused_tail(
@@ -92,47 +92,46 @@ class _Squeeze(torch.autograd.Function):
         between: _Between,
     ) -> tuple[Tensor | None, Tensor | None]:
         y = y.contiguous(memory_format=passes.layout(y))
-        y, mean, var, m = _normalise(y, norm, 'avg' in squeeze)
-        invstd = (var + norm.eps).rsqrt()
+        y, mean, invstd, m = _normalise(y, norm, 'avg' in squeeze)
         a = weight * invstd
         t = position = None
         if 'max' in squeeze and locate:
             position = passes.peak(y, a)
             t = passes.values_at(y, position) - mean
-            position = position.int()
         elif 'max' in squeeze:
             t = passes.extremes(y, a) - mean
         between.forward = y, a, mean, bias
         between.wanted = any(ctx.needs_input_grad)
         ctx.between = between
         ctx.batch_statistics = _uses_batch(norm)
-        ctx.save_for_backward(y, a, mean, invstd, m, position)
+        ctx.save_for_backward(y, a, mean, invstd, m, t, position)
         ctx.set_materialize_grads(False)
         s_avg, s_max = (
-            None if value is None else (a * value + bias).to(y.dtype)[..., None, None]
+            None if value is None else torch.addcmul(bias, a, value).to(y.dtype)[..., None, None]
             for value in (m, t)
         )
         return s_avg, s_max
 
     @staticmethod
     def backward(ctx: Any, *grads_s: Tensor | None) -> tuple[Tensor | None, ...]:
-        y, a, mean, invstd, m, position = ctx.saved_tensors
+        y, a, mean, invstd, m, t, position = ctx.saved_tensors
         d, sum_g, sum_gy, q = ctx.between.take('backward')
         u, v = (None if g is None else g.flatten(1).to(a.dtype) for g in grads_s)
         sum_g, sum_gy = q * sum_g, q * sum_gy
-        if u is not None:
-            sum_g, sum_gy = sum_g + u, sum_gy + u * m
-        if v is not None:
-            sum_g, sum_gy = sum_g + v, sum_gy + v * (passes.values_at(y, position) - mean)
+        for slope, value in ((u, m), (v, t)):
+            if slope is not None:
+                sum_g.add_(slope)
+                sum_gy.addcmul_(slope, value)
         grad_bias = sum_g.sum(0)
-        grad_weight = sum_gy.sum(0) * invstd
+        grad_weight = sum_gy.sum(0).mul_(invstd)
         grad_y = None
         if ctx.needs_input_grad[0]:
             n = y.shape[2] * y.shape[3]
-            c = torch.zeros_like(q) if u is None else a * u / n
+            c = torch.zeros_like(q) if u is None else (a / n) * u
             if ctx.batch_statistics:
-                k = -a * invstd * grad_weight / (len(y) * n)
-                c = c - a * grad_bias / (len(y) * n) - k * mean
+                b = a / (len(y) * n)
+                k = (b * invstd).mul_(grad_weight).neg_()
+                c.sub_((b * grad_bias).addcmul_(k, mean))
                 grad_y = passes.affine(y, k.expand_as(q), c)
                 grad_y.addcmul_(d, (a * q)[..., None, None])
             else:
@@ -140,7 +139,7 @@ class _Squeeze(torch.autograd.Function):
             grad_y = grad_y.to(y.dtype)
             if v is not None:
                 # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
-                flat, index = grad_y.view(*q.shape, n), position.long()[..., None]
+                flat, index = grad_y.view(*q.shape, n), position[..., None]
                 flat.scatter_(2, index, flat.gather(2, index) + (a * v)[..., None].to(y.dtype))
         return grad_y, grad_weight, grad_bias, None, None, None, None
 
@@ -152,7 +151,9 @@ class _Recalibrate(torch.autograd.Function):
     def forward(ctx: Any, shortcut: Tensor, gain: Tensor, between: _Between) -> Tensor:
         y, a, mean, bias = between.take('forward')
         q = gain.flatten(1).to(a.dtype)
-        out = passes.affine(y, a * q, (bias - a * mean) * q).add_(shortcut).relu_().to(y.dtype)
+        scale = a * q
+        offset = (bias * q).addcmul_(mean, scale, value=-1)
+        out = passes.add_relu_(passes.affine(y, scale, offset), shortcut).to(y.dtype)
         ctx.between = between
         ctx.dtypes = shortcut.dtype, gain.dtype
         ctx.save_for_backward(out, y, a, mean, bias, q)
@@ -174,7 +175,7 @@ class _Recalibrate(torch.autograd.Function):
             sum_d, sum_dy = passes.sums(d, y, mean)
             if ctx.between.wanted:
                 ctx.between.backward = d, sum_d, sum_dy, q
-            grad_gain = (a * sum_dy + bias * sum_d)[..., None, None].to(ctx.dtypes[1])
+            grad_gain = (bias * sum_d).addcmul_(a, sum_dy)[..., None, None].to(ctx.dtypes[1])
         return grad_shortcut, grad_gain, None
 
 
@@ -185,7 +186,7 @@ def _uses_batch(norm: _BatchNorm) -> bool:
 def _normalise(
     y: Tensor, norm: _BatchNorm, per_sample: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """y, shifted where it is far from zero, the norm's mean and variance of it, (C,), and m.
+    """y, shifted where it is far from zero, the norm's mean of it and 1/deviation, (C,), and m.
 
     m, (B, C), is how far each sample's mean is from the norm's; None without ``per_sample``. The
     running statistics are updated as BatchNorm2d does.
@@ -195,14 +196,16 @@ def _normalise(
         mean, var, m = passes.moments(y)
     else:
         mean, var = (t.to(passes.accumulator(y)) for t in (norm.running_mean, norm.running_var))
+    invstd = (var + norm.eps).rsqrt_()
     shift: Tensor | float = 0.0
-    if passes.any_of(mean.square() > FAR * (var + norm.eps)):
+    if passes.any_of(mean * invstd, lambda ratio: ratio.abs() > FAR):
         shift = mean.to(y.dtype)
         y = y - shift[:, None, None]
         if m is None:
             mean = mean - shift
         else:
             mean, var, m = passes.moments(y)
+            invstd = (var + norm.eps).rsqrt_()
     if norm.training and norm.track_running_stats:
         norm.num_batches_tracked.add_(1)
         momentum = norm.momentum
@@ -216,4 +219,4 @@ def _normalise(
             running.lerp_(new.to(running.dtype), momentum)
     if per_sample and m is None:
         m = y.mean((2, 3), dtype=mean.dtype) - mean
-    return y, mean, var, m if per_sample else None
+    return y, mean, invstd, m if per_sample else None

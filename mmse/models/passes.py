@@ -4,6 +4,9 @@ What :mod:`mmse.models.fused` is made of. Numbers a sample and channel are (B, C
 single precision (:func:`accumulator`).
 """
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,81 +17,110 @@ ROW = 1024  # the longest row whose sum in single precision is as exact as the t
 def moments(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance of each channel, (C,); each sample's mean less the channel's, (B, C)."""
     kind = accumulator(y)
-    if y.is_cpu and y.is_contiguous() and y.dtype == kind:
+    if not y.is_cuda and y.is_contiguous() and y.dtype == kind:
         # Rows are summed in y's precision and their sums in double: mean(y^2) - mean^2 cancels.
         rows = y.flatten(2).unsqueeze(2) if y.shape[2] * y.shape[3] <= ROW else y
-        means = rows.mean(-1).double().mean(-1)
-        norms = torch.linalg.vector_norm(rows, dim=-1).double()
-        squares = norms.square().mean((0, 2)) / rows.shape[3]
-        var = (squares - means.mean(0).square()).clamp(min=0)
+        means = rows.mean((2, 3)).double()
+        norms = torch.linalg.vector_norm(rows, dim=-1)
+        squares = norms.square_().mean((0, 2), dtype=means.dtype).div_(rows.shape[3])
+        mean = means.mean(0)
+        var = squares.addcmul_(mean, mean, value=-1).clamp_(min=0)
     else:
         means = y.mean((2, 3), dtype=kind).double()
         var = torch.ops.aten.batch_norm_update_stats(y, None, None, 0.0)[1]
-    mean = means.mean(0)
+        mean = means.mean(0)
     return mean.to(kind), var.to(kind), (means - mean).to(kind)
 
 
 def peak(y: Tensor, a: Tensor) -> Tensor:
     """Position, (B, C), where a*y is largest: the first of several, so the first where a is 0."""
-    flat, sign = y.flatten(2), a.sign().to(y.dtype)[:, None]  # (C, 1)
     if not y.is_contiguous():
-        signed = y * sign[..., None] if any_of(a <= 0) else y
+        signed = y * a.sign().to(y.dtype)[:, None, None] if any_of(a, _not_positive) else y
         return F.adaptive_max_pool2d(signed, 1, return_indices=True)[1].flatten(1)
+    flat = y.flatten(2)
+    if y.is_cuda:
+        return (flat * a.sign().to(y.dtype)[:, None]).argmax(2)
+    position = _first_maximum(flat)
+    if any_of(a, _not_positive):
+        turned = _not_positive(a).nonzero().squeeze(1)
+        part = flat[:, turned] * a[turned].sign().to(y.dtype)[:, None]
+        position[:, turned] = _first_maximum(part)
+    return position
+
+
+def _not_positive(a: Tensor) -> Tensor:
+    return a <= 0
+
+
+def _first_maximum(flat: Tensor) -> Tensor:
+    """Position of the maximum of each row, (B, C, n) to (B, C)."""
     n = flat.shape[2]
     if n < 128:
-        return (flat * sign).argmax(2)
-    # amax is vectorised and argmax is not: find the best of some windows, and the place in it.
+        return flat.max(2).indices
+    # amax is vectorised and max is not: find the best of some windows, and the place in it.
     count = int(n**0.5 / 2)
     step = n // count
     windows = flat.unfold(2, n - step * (count - 1), step)
-    best = windows.amax(3)
-    if any_of(a < 0):
-        best = torch.where(sign < 0, windows.amin(3), best)
-    chosen = (best * sign).argmax(2)
-    rows, channels = (torch.arange(size, device=y.device) for size in chosen.shape)
-    window = windows[rows[:, None], channels, chosen]
-    return (window * sign).argmax(2) + chosen * step
+    chosen = windows.amax(3).max(2).indices
+    index = chosen[..., None, None].expand(-1, -1, 1, windows.shape[3])
+    return windows.gather(2, index).squeeze(2).max(2).indices.add_(chosen, alpha=step)
 
 
 def extremes(y: Tensor, a: Tensor) -> Tensor:
     """The value of y where a*y is largest, without its position; any value where a is 0."""
     high = y.amax((2, 3)).to(a.dtype)
-    return torch.where(a < 0, y.amin((2, 3)).to(a.dtype), high) if any_of(a < 0) else high
+    if any_of(a, lambda a: a < 0):
+        high = torch.where(a < 0, y.amin((2, 3)).to(a.dtype), high)
+    return high
 
 
 def values_at(y: Tensor, position: Tensor) -> Tensor:
     """The value of each sample and channel at its position, (B, C)."""
-    return y.flatten(2).gather(2, position.long()[..., None]).squeeze(2).to(accumulator(y))
+    return y.flatten(2).gather(2, position[..., None]).squeeze(2).to(accumulator(y))
 
 
 def affine(y: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """y*scale + offset with (B, C) factors, in y's precision or, where it is higher, theirs."""
     if y.is_contiguous():
         # Batch norm with mean 0 and variance 1 is the affine map that reads y once.
-        zero, one = torch.zeros_like(scale).flatten(), torch.ones_like(scale).flatten()
-        flat = y.view(1, scale.numel(), -1)
-        return F.batch_norm(flat, zero, one, scale.flatten(), offset.flatten(), eps=0.0).view_as(y)
+        count = scale.numel()
+        zero, one = (_constant(value, count, scale.dtype, scale.device) for value in (0.0, 1.0))
+        flat = y.view(1, count, -1)
+        scale, offset = scale.reshape(count), offset.reshape(count)
+        return torch.batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, True).view_as(y)
     return torch.addcmul(offset[..., None, None], y, scale[..., None, None])
+
+
+def add_relu_(x: Tensor, shortcut: Tensor) -> Tensor:
+    """relu(x + shortcut) in place of x."""
+    if x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.dtype == shortcut.dtype:
+        return torch.ops.aten._add_relu_(x, shortcut)
+    return x.add_(shortcut).relu_()
+
+
+@lru_cache(maxsize=64)
+def _constant(value: float, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((count,), value, dtype=dtype, device=device)
 
 
 def sums(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """sum_hw(d) and sum_hw(d*(y - mean)), (B, C) each."""
     # What the backward pass of a batch norm with this mean and variance 1 gives bias and weight.
-    batch, channels = y.shape[:2]
+    shape = y.shape[:2]
     if d.is_contiguous() and y.is_contiguous():  # all maps are channels of one sample
-        mean = mean.repeat(batch)
-        maps = [(d.view(1, len(mean), -1, 1), y.view(1, len(mean), -1, 1))]
-    else:
-        maps = list(zip(d.split(1), y.split(1), strict=True))
-    one = torch.ones_like(mean)
-    found = [
-        torch.ops.aten.native_batch_norm_backward(
-            d_i, y_i, one, None, None, mean, one, True, 0.0, [False, True, True]
-        )
-        for d_i, y_i in maps
-    ]
-    sum_d, sum_dy = (torch.cat([f[i] for f in found]).view(batch, channels) for i in (2, 1))
+        means = mean.expand(shape).reshape(-1)
+        sum_dy, sum_d = _norm_sums(d.view(1, len(means), -1, 1), y.view(1, len(means), -1, 1), means)
+        return sum_d.view(shape), sum_dy.view(shape)
+    pairs = [_norm_sums(*maps, mean) for maps in zip(d.split(1), y.split(1), strict=True)]
+    sum_dy, sum_d = (torch.stack(sums) for sums in zip(*pairs, strict=True))
     return sum_d, sum_dy
+
+
+def _norm_sums(d: Tensor, y: Tensor, mean: Tensor) -> list[Tensor]:
+    one = _constant(1.0, len(mean), mean.dtype, mean.device)
+    return torch.ops.aten.native_batch_norm_backward(
+        d, y, one, None, None, mean, one, True, 0.0, [False, True, True]
+    )[1:]
 
 
 def accumulator(y: Tensor) -> torch.dtype:
@@ -102,6 +134,6 @@ def layout(y: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def any_of(mask: Tensor) -> bool:
+def any_of(values: Tensor, holds: Callable[[Tensor], Tensor]) -> bool:
     """Whether it holds anywhere; assumed on an accelerator, where asking would wait for it."""
-    return not mask.is_cpu or bool(mask.any())
+    return not values.is_cpu or bool(holds(values).any())

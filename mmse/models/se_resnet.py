@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
+import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -58,6 +59,9 @@ class SEResNet(BaseModule):
             does not cover take the plain composition by themselves; printing the backbone shows
             which. False takes the plain composition everywhere, for instance for second
             derivatives.
+        channels_last: Compute in channels_last memory format, whatever the images' is.
+        compile: Compile the forward pass by ``torch.compile``: True, for images of any size in one
+            compilation, or a dict of ``torch.compile``'s arguments. Names of parameters stay.
         conv_cfg: MMCV's convolution config.
         norm_cfg: MMCV's norm config.
         norm_eval: Keep batch norms in eval mode while training. True as in mmdet; mmseg's default
@@ -119,6 +123,8 @@ class SEResNet(BaseModule):
         train_frozen_attention: bool = False,
         preserve_pretrained: bool = True,
         fused: bool = True,
+        channels_last: bool = False,
+        compile: bool | Config = False,  # noqa: A002
     ) -> None:
         name = type(self).__name__
         if depth not in self.arch_settings:
@@ -216,6 +222,10 @@ class SEResNet(BaseModule):
             self.add_module(self.res_layers[-1], stage)
         self.feat_dim = inplanes
         self._freeze_stages()
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        self.to(memory_format=self.memory_format)
+        if compile is not False:
+            self.compile(**({'dynamic': True} if compile is True else compile))
 
     @property
     def norm1(self) -> nn.Module:
@@ -310,6 +320,7 @@ class SEResNet(BaseModule):
         Args:
             x: Images, (B, in_channels, H, W).
         """
+        x = x.to(memory_format=self.memory_format)
         x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
         x = self.maxpool(x)
         outs = []
