@@ -107,7 +107,7 @@ def test_what_takes_the_plain_path(changes: dict[str, Any], reason: str) -> None
 def test_hooks_see_their_modules() -> None:
     module = block()
     assert module.path == 'fused'
-    for target in (module.norm3, module.attention, module.attention.fc2):
+    for target in (module.conv3, module.norm3, module.attention, module.attention.fc2):
         seen: list[Any] = []
         handle = target.register_forward_hook(lambda *a, seen=seen: seen.append(a))
         assert module.path == 'plain (hooks)'

@@ -7,7 +7,7 @@ Names of parameters, arguments and arithmetic are those of mmdet's and mmseg's `
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.utils.checkpoint as cp
@@ -43,11 +43,16 @@ class _ResidualBlock(BaseModule):
         """Norm after the second convolution."""
         return getattr(self, self.norm2_name)
 
-    last_norm_name: str
+    last: ClassVar[int]  # convolutions and norms in the branch
     plugin_names: Mapping[str, Sequence[str]] = {}
 
+    @property
+    def last_norm_name(self) -> str:
+        """MMCV's name for the branch's last norm."""
+        return getattr(self, f'norm{self.last}_name')
+
     def convolve(self, x: Tensor) -> Tensor:
-        """The residual branch up to its last convolution's output."""
+        """The residual branch up to its last convolution's output, a tensor of its own."""
         raise NotImplementedError
 
     def last_plugins(self, x: Tensor) -> Tensor:
@@ -68,7 +73,8 @@ class _ResidualBlock(BaseModule):
             return f'plain ({type(norm).__name__} without weight and bias)'
         if self.plugin_names.get('after_conv3'):
             return 'plain (plugins after the attention)'
-        if any(_observed(module) for module in (norm, self.relu, *self.attention.modules())):
+        conv = getattr(self, f'conv{self.last}')
+        if any(map(_observed, (conv, norm, self.relu, *self.attention.modules()))):
             return 'plain (hooks)'
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return 'plain (traced)'
@@ -127,6 +133,7 @@ class SEBasicBlock(_ResidualBlock):
     """
 
     expansion = 1
+    last = 2
 
     def __init__(
         self,
@@ -166,7 +173,6 @@ class SEBasicBlock(_ResidualBlock):
         self.add_norm(norm_cfg, planes, 1)
         self.conv2 = build_conv_layer(conv_cfg, planes, planes, 3, padding=1, bias=False)
         self.add_norm(norm_cfg, planes, 2)
-        self.last_norm_name = self.norm2_name
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.attention = None if attention is None else ChannelAttention(planes, **attention)
@@ -202,6 +208,7 @@ class SEBottleneck(_ResidualBlock):
     """
 
     expansion = 4
+    last = 3
 
     def __init__(
         self,
@@ -259,7 +266,6 @@ class SEBottleneck(_ResidualBlock):
         self.add_norm(norm_cfg, width, 2)
         self.conv3 = build_conv_layer(conv_cfg, width, out_channels, kernel_size=1, bias=False)
         self.add_norm(norm_cfg, out_channels, 3)
-        self.last_norm_name = self.norm3_name
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.plugin_names = {

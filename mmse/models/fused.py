@@ -24,7 +24,7 @@ Backward, with d = grad_out*(out > 0), D = sum_hw(d) and E = sum_hw(d*(y - mean)
 Only y and out are kept for the backward pass, as in a ResNet without attention.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ def fused_tail(
     """relu(attention(norm(y)) + shortcut), with the norm's running statistics updated.
 
     Args:
-        y: Output of the last convolution, (B, C, H, W), with more than one value a channel.
+        y: Output of the last convolution, (B, C, H, W), with more than one value a channel. Its
+            memory may be used for the result where no gradients are computed.
         shortcut: What is added, (B, C, H, W).
         norm: The branch's last norm, with weight and bias.
         attention: The block's attention.
@@ -53,32 +54,77 @@ def fused_tail(
     Raises:
         UserError: when the result is differentiated twice.
     """
+    squeeze = attention.settings['squeeze']
+    if not torch.is_grad_enabled():
+        known, s_avg, s_max = _squeeze(y, norm, squeeze, locate=False)
+        q = attention.excite(s_avg, s_max).flatten(1).to(known.a.dtype)
+        return _recalibrate(known, norm.bias, q, shortcut, in_place=True)
     between = _Between()
-    squeeze, locate = attention.settings['squeeze'], torch.is_grad_enabled()
-    s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, locate, between)
-    return _Recalibrate.apply(shortcut, attention.excite(s_avg, s_max), between)
+    s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, between)
+    return _Recalibrate.apply(shortcut, attention.excite(s_avg, s_max), norm.bias.detach(), between)
+
+
+class _Known(NamedTuple):
+    """What the squeeze finds; y is shifted where it was far from zero, and mean and m are of it."""
+
+    y: Tensor
+    a: Tensor  # (C,), as mean and invstd
+    mean: Tensor
+    invstd: Tensor
+    m: Tensor | None  # (B, C), as t and position
+    t: Tensor | None
+    position: Tensor | None
+
+
+def _squeeze(
+    y: Tensor, norm: _BatchNorm, squeeze: str, locate: bool
+) -> tuple[_Known, Tensor | None, Tensor | None]:
+    """What is known of y, s_avg and s_max, (B, C, 1, 1), None for one that is not used."""
+    y = y.contiguous(memory_format=passes.layout(y))
+    y, mean, invstd, m = _normalise(y, norm, 'avg' in squeeze)
+    a = norm.weight * invstd
+    t = position = None
+    if 'max' in squeeze and locate:
+        position = passes.peak(y, a)
+        t = passes.values_at(y, position) - mean
+    elif 'max' in squeeze:
+        t = passes.extremes(y, a) - mean
+    s_avg, s_max = (
+        None if value is None else torch.addcmul(norm.bias, a, value).to(y.dtype)[..., None, None]
+        for value in (m, t)
+    )
+    return _Known(y, a, mean, invstd, m, t, position), s_avg, s_max
+
+
+def _recalibrate(
+    known: _Known, bias: Tensor, q: Tensor, shortcut: Tensor, in_place: bool = False
+) -> Tensor:
+    """relu(norm(y)*q + shortcut), (B, C, H, W); ``in_place`` of y where that has a pass."""
+    scale = known.a * q
+    offset = (bias * q).addcmul_(known.mean, scale, value=-1)
+    out = passes.add_relu_(passes.affine(known.y, scale, offset, in_place), shortcut)
+    return out.to(known.y.dtype)
 
 
 class _Between:
     """What the two functions of one tail hand to each other; empty outside of their passes.
 
-    Forward, from squeeze to recalibration: y (shifted where it was far from zero), a, the mean of
-    this y and beta. Backward, the other way, where the excitation's backward pass comes between
-    them: d, D, E and q.
+    Forward, from squeeze to recalibration: what is known of y. Backward, the other way, where the
+    excitation's backward pass comes between them: d, D, E and q.
     """
 
-    forward: tuple[Tensor, ...]
-    backward: tuple[Tensor, ...]
+    forward: _Known
+    backward: tuple[Tensor, Tensor, Tensor, Tensor]
     wanted: bool  # whether the squeeze has a backward pass
 
-    def take(self, way: str) -> tuple[Tensor, ...]:
-        tensors = getattr(self, way)
+    def take(self, way: str) -> Any:
+        handed = getattr(self, way)
         delattr(self, way)
-        return tensors
+        return handed
 
 
 class _Squeeze(torch.autograd.Function):
-    """s_avg and s_max of norm(y), (B, C, 1, 1), None for one that is not used."""
+    """Of norm(y) to s_avg and s_max; weight and bias, the norm's, are told for their gradients."""
 
     @staticmethod
     def forward(
@@ -88,28 +134,15 @@ class _Squeeze(torch.autograd.Function):
         bias: Tensor,
         norm: _BatchNorm,
         squeeze: str,
-        locate: bool,
         between: _Between,
     ) -> tuple[Tensor | None, Tensor | None]:
-        y = y.contiguous(memory_format=passes.layout(y))
-        y, mean, invstd, m = _normalise(y, norm, 'avg' in squeeze)
-        a = weight * invstd
-        t = position = None
-        if 'max' in squeeze and locate:
-            position = passes.peak(y, a)
-            t = passes.values_at(y, position) - mean
-        elif 'max' in squeeze:
-            t = passes.extremes(y, a) - mean
-        between.forward = y, a, mean, bias
+        known, s_avg, s_max = _squeeze(y, norm, squeeze, locate=True)
+        between.forward = known
         between.wanted = any(ctx.needs_input_grad)
         ctx.between = between
         ctx.batch_statistics = _uses_batch(norm)
-        ctx.save_for_backward(y, a, mean, invstd, m, t, position)
+        ctx.save_for_backward(*known)
         ctx.set_materialize_grads(False)
-        s_avg, s_max = (
-            None if value is None else torch.addcmul(bias, a, value).to(y.dtype)[..., None, None]
-            for value in (m, t)
-        )
         return s_avg, s_max
 
     @staticmethod
@@ -141,22 +174,22 @@ class _Squeeze(torch.autograd.Function):
                 # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
                 flat, index = grad_y.view(*q.shape, n), position[..., None]
                 flat.scatter_(2, index, flat.gather(2, index) + (a * v)[..., None].to(y.dtype))
-        return grad_y, grad_weight, grad_bias, None, None, None, None
+        return grad_y, grad_weight, grad_bias, None, None, None
 
 
 class _Recalibrate(torch.autograd.Function):
-    """relu(norm(y)*q + shortcut), (B, C, H, W), of the y that the squeeze has handed over."""
+    """relu(norm(y)*q + shortcut) of the y that the squeeze has handed over."""
 
     @staticmethod
-    def forward(ctx: Any, shortcut: Tensor, gain: Tensor, between: _Between) -> Tensor:
-        y, a, mean, bias = between.take('forward')
-        q = gain.flatten(1).to(a.dtype)
-        scale = a * q
-        offset = (bias * q).addcmul_(mean, scale, value=-1)
-        out = passes.add_relu_(passes.affine(y, scale, offset), shortcut).to(y.dtype)
+    def forward(
+        ctx: Any, shortcut: Tensor, gain: Tensor, bias: Tensor, between: _Between
+    ) -> Tensor:
+        known = between.take('forward')
+        q = gain.flatten(1).to(known.a.dtype)
+        out = _recalibrate(known, bias, q, shortcut)
         ctx.between = between
         ctx.dtypes = shortcut.dtype, gain.dtype
-        ctx.save_for_backward(out, y, a, mean, bias, q)
+        ctx.save_for_backward(out, known.y, known.a, known.mean, bias, q)
         return out
 
     @staticmethod
@@ -176,7 +209,7 @@ class _Recalibrate(torch.autograd.Function):
             if ctx.between.wanted:
                 ctx.between.backward = d, sum_d, sum_dy, q
             grad_gain = (bias * sum_d).addcmul_(a, sum_dy)[..., None, None].to(ctx.dtypes[1])
-        return grad_shortcut, grad_gain, None
+        return grad_shortcut, grad_gain, None, None
 
 
 def _uses_batch(norm: _BatchNorm) -> bool:

@@ -54,16 +54,9 @@ def _not_positive(a: Tensor) -> Tensor:
 
 def _first_maximum(flat: Tensor) -> Tensor:
     """Position of the maximum of each row, (B, C, n) to (B, C)."""
-    n = flat.shape[2]
-    if n < 128:
-        return flat.max(2).indices
-    # amax is vectorised and max is not: find the best of some windows, and the place in it.
-    count = int(n**0.5 / 2)
-    step = n // count
-    windows = flat.unfold(2, n - step * (count - 1), step)
-    chosen = windows.amax(3).max(2).indices
-    index = chosen[..., None, None].expand(-1, -1, 1, windows.shape[3])
-    return windows.gather(2, index).squeeze(2).max(2).indices.add_(chosen, alpha=step)
+    if flat.is_cpu and flat.dtype == torch.float32:
+        return torch.from_numpy(flat.numpy().argmax(2))  # vectorised, which torch's is not
+    return flat.argmax(2)
 
 
 def extremes(y: Tensor, a: Tensor) -> Tensor:
@@ -79,14 +72,20 @@ def values_at(y: Tensor, position: Tensor) -> Tensor:
     return y.flatten(2).gather(2, position[..., None]).squeeze(2).to(accumulator(y))
 
 
-def affine(y: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """y*scale + offset with (B, C) factors, in y's precision or, where it is higher, theirs."""
+def affine(y: Tensor, scale: Tensor, offset: Tensor, in_place: bool = False) -> Tensor:
+    """y*scale + offset with (B, C) factors, in y's precision or, where it is higher, theirs.
+
+    ``in_place`` saves the CPU from touching memory that it has not in its caches.
+    """
     if y.is_contiguous():
         # Batch norm with mean 0 and variance 1 is the affine map that reads y once.
         count = scale.numel()
         zero, one = (_constant(value, count, scale.dtype, scale.device) for value in (0.0, 1.0))
-        flat = y.view(1, count, -1)
-        scale, offset = scale.reshape(count), offset.reshape(count)
+        flat, scale, offset = y.view(1, count, -1), scale.reshape(count), offset.reshape(count)
+        if in_place and y.is_cpu and y.dtype == scale.dtype:
+            out = (flat, y.new_empty(0), y.new_empty(0))
+            torch.native_batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, out=out)
+            return y
         return torch.batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, True).view_as(y)
     return torch.addcmul(offset[..., None, None], y, scale[..., None, None])
 
