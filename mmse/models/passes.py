@@ -102,24 +102,29 @@ def _constant(value: float, count: int, dtype: torch.dtype, device: torch.device
     return torch.full((count,), value, dtype=dtype, device=device)
 
 
-def sums(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """sum_hw(d) and sum_hw(d*(y - mean)), (B, C) each."""
-    # What the backward pass of a batch norm with this mean and variance 1 gives bias and weight.
-    shape = y.shape[:2]
+def weighted(
+    d: Tensor, y: Tensor, mean: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """d*scale, (B, C, H, W), sum_hw(d) and sum_hw(d*(y - mean)), (B, C); scale is (B, C)."""
+    # What the backward pass of a batch norm with this mean and variance 1 gives.
+    batch, channels = shape = y.shape[:2]
     if d.is_contiguous() and y.is_contiguous():  # all maps are channels of one sample
-        means = mean.expand(shape).reshape(-1)
-        sum_dy, sum_d = _norm_sums(d.view(1, len(means), -1, 1), y.view(1, len(means), -1, 1), means)
-        return sum_d.view(shape), sum_dy.view(shape)
-    pairs = [_norm_sums(*maps, mean) for maps in zip(d.split(1), y.split(1), strict=True)]
-    sum_dy, sum_d = (torch.stack(sums) for sums in zip(*pairs, strict=True))
-    return sum_d, sum_dy
+        maps = (t.view(1, batch * channels, -1, 1) for t in (d, y))
+        mean = mean.expand(shape).reshape(-1)
+        product, sum_dy, sum_d = _norm_backward(*maps, mean, scale.reshape(-1), True)
+        return product.view_as(d), sum_d.view(shape), sum_dy.view(shape)
+    found = [_norm_backward(*maps, mean, mean, False) for maps in zip(d.split(1), y.split(1))]
+    sum_dy, sum_d = (torch.stack([sums[i] for sums in found]) for i in (1, 2))
+    return (d * scale[..., None, None]).to(d.dtype), sum_d, sum_dy
 
 
-def _norm_sums(d: Tensor, y: Tensor, mean: Tensor) -> list[Tensor]:
+def _norm_backward(
+    d: Tensor, y: Tensor, mean: Tensor, scale: Tensor, product: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     one = _constant(1.0, len(mean), mean.dtype, mean.device)
     return torch.ops.aten.native_batch_norm_backward(
-        d, y, one, None, None, mean, one, True, 0.0, [False, True, True]
-    )[1:]
+        d, y, scale, mean, one, mean, one, False, 0.0, [product, True, True]
+    )
 
 
 def accumulator(y: Tensor) -> torch.dtype:
