@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.logging import MMLogger
 from tails import FULL, LAST, worst
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel
 
 from mmse.models import SEBottleneck, SEResNet
@@ -172,6 +174,29 @@ def test_tracing_takes_the_plain_path() -> None:
         for fused in (True, False)
     ]
     assert flops[0] == flops[1] > 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('attention', [FULL, {'gate': 'hardsigmoid'}, 'se'], ids=str)
+def test_onnx(attention: Any, tmp_path: Path) -> None:
+    net = backbone(True, attention=attention).float().eval()
+    assert paths(net) == {'fused'}
+    file = tmp_path / 'backbone.onnx'
+    torch.onnx.export(
+        net,
+        (torch.randn(1, 3, 64, 64),),
+        file,
+        input_names=['x'],
+        dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},),
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(file)
+    for shape in ((1, 3, 64, 64), (3, 3, 96, 160)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            want = net(x)
+        for a, b in zip(session.run(None, {'x': x.numpy()}), want, strict=True):
+            assert (torch.from_numpy(a) - b).abs().max() < 1e-4 * b.abs().max()
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from mmdet.models import ResNet
 from tails import FULL, LAST, worst
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
@@ -19,7 +18,7 @@ SIZES = ((64, 96), (96, 64), (64, 128), (128, 64), (96, 96), (160, 96), (64, 64)
 
 def build(**changes: Any) -> SEResNet:
     torch.manual_seed(0)
-    settings: dict[str, Any] = {'base_channels': 8, 'norm_eval': False, 'attention': FULL, **changes}
+    settings = {'base_channels': 8, 'norm_eval': False, 'attention': FULL, **changes}
     net = SEResNet(settings.pop('depth', 18), zero_init_residual=False, **settings).double()
     with torch.no_grad():
         for param in net.parameters():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmse.benchmark.growth import write_growth
 from mmse.benchmark.report import table, write
-from mmse.benchmark.run import DTYPES, Settings, run
+from mmse.benchmark.run import DTYPES, MODES, Settings, run
 from mmse.engine.run import exit_with_one_sentence
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument('--device', choices=('cpu', 'cuda'), default=default.device)
     parser.add_argument('--rounds', type=int, default=default.rounds)
     parser.add_argument('--only', nargs='+', help='parts of the names of the networks to measure')
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=default.modes)
     parser.add_argument('--detector', action='store_true', help='a whole Faster R-CNN')
     parser.add_argument(
         '--growth',

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def memory_grid() -> list[dict[str, Any]]:
         for name in (PLAIN, FULL):
             net = nets[name].to('meta')
             net.train()
-            kept[name] = saved_bytes(net, lambda net=net: net(x))
+            kept[name] = saved_bytes(net, partial(net, x))
         cells.append({**cell, 'saved_bytes': kept[FULL], 'saved': kept[FULL] / kept[PLAIN]})
     return cells
 

@@ -34,6 +34,7 @@ def name_of(settings: Settings) -> str:
         settings.dtype,
         *(['channels_last'] if settings.channels_last else []),
         *(['compiled'] if settings.compile else []),
+        *(settings.modes if len(settings.modes) == 1 else []),
     ]
     return '_'.join(parts)
 
@@ -51,13 +52,17 @@ def _cells(row: Row) -> list[str]:
         row.name,
         f'{row.parameters / 1e6:.1f} M',
         '' if row.macs is None else f'{row.macs / 1e9:.2f} G',
-        f'{row.inference_ms:.1f} ms',
+        _milliseconds(row.inference_ms),
         _spread(row.inference),
-        f'{row.training_ms:.1f} ms',
+        _milliseconds(row.training_ms),
         _spread(row.training),
         '' if row.saved_bytes is None else f'{row.saved_bytes / 2**20:.1f} MiB',
         '' if row.saved is None else f'{row.saved:.3f}',
     ]
+
+
+def _milliseconds(value: float | None) -> str:
+    return '' if value is None else f'{value:.1f} ms'
 
 
 def _spread(ratio: Ratio | None) -> str:
@@ -95,18 +100,18 @@ def replace_file(file: Path, write_to: Callable[[Path], object]) -> None:
 
 def _chart(result: Result, file: Path) -> None:
     rows = result.rows[::-1]
-    kinds = ['inference', 'training', 'saved']
-    if all(row.saved is None for row in rows):
-        kinds.remove('saved')
+    kinds = ('inference', 'training', 'saved')
+    kinds = [kind for kind in kinds if any(getattr(row, kind) is not None for row in rows)]
     titles = {'inference': 'inference', 'training': 'training step', 'saved': 'kept for backward'}
     figure, panels = plt.subplots(
         1,
         len(kinds),
         figsize=(3.6 * len(kinds) + 2, 0.32 * len(rows) + 1.2),
         sharey=True,
+        squeeze=False,
         layout='constrained',
     )
-    for axes, kind in zip(panels, kinds, strict=True):
+    for axes, kind in zip(panels[0], kinds, strict=True):
         for y, row in enumerate(rows):
             value = getattr(row, kind)
             colour = 'tab:blue' if row.name.startswith('mmse') else 'tab:gray'
@@ -118,6 +123,6 @@ def _chart(result: Result, file: Path) -> None:
         axes.set(title=titles[kind], xlabel='over the plain ResNet')
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(axis='x', alpha=0.3)
-    panels[0].set_yticks(range(len(rows)), [row.name for row in rows])
+    panels[0, 0].set_yticks(range(len(rows)), [row.name for row in rows])
     figure.savefig(file, dpi=130, format='png')
     plt.close(figure)

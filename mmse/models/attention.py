@@ -16,14 +16,14 @@ ACTIVATIONS = {'silu': F.silu, 'relu': F.relu}
 
 
 class _Linear(nn.Conv2d):
-    """A 1x1 convolution of 1x1 maps, computed as the linear layer that it is.
+    """A linear layer, (B, C_in) to (B, C_out), with the weights of a 1x1 convolution.
 
-    The convolution's weights have the shape that checkpoints have; its kernels, made for maps, take
-    three to six times as long on a single position.
+    Checkpoints have them in that shape; a convolution's kernels, made for maps, take three to six
+    times as long.
     """
 
     def forward(self, s: Tensor) -> Tensor:
-        return F.linear(s.flatten(1), self.weight.flatten(1), self.bias)[..., None, None]
+        return F.linear(s, self.weight.flatten(1), self.bias)
 
 
 @MODELS.register_module()
@@ -103,7 +103,7 @@ class ChannelAttention(nn.Module):
         return functional.gain(0.5, self.settings['residual'], alpha)
 
     def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
-        """The gain of each channel from what :func:`functional.squeeze` gives, (B, C, 1, 1)."""
+        """The gain of each channel from what :func:`functional.squeeze` gives, (B, C)."""
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
         z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))
         g = functional.gate(z, self.settings['gate'], self.temperature)

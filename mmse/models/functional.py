@@ -24,16 +24,16 @@ def squeeze(x: Tensor, mode: str) -> tuple[Tensor | None, Tensor | None]:
         mode: ``'avg'``, ``'max'`` or ``'avg+max'``.
 
     Returns:
-        Average and maximum, (B, C, 1, 1) each; None for the one that ``mode`` leaves out. Where
+        Average and maximum, (B, C) each; None for the one that ``mode`` leaves out. Where
         several positions share the maximum, the first of them, row by row, gets its gradient.
     """
-    s_avg = x.mean((2, 3), keepdim=True) if 'avg' in mode else None
-    s_max = x.flatten(2).max(2).values[..., None, None] if 'max' in mode else None
+    s_avg = x.mean((2, 3)) if 'avg' in mode else None
+    s_max = x.flatten(2).max(2).values if 'max' in mode else None
     return s_avg, s_max
 
 
 def fuse(s_avg: Tensor | None, s_max: Tensor | None, logits: Tensor | None) -> Tensor:
-    """One descriptor from the average and the maximum, (B, C, 1, 1) each.
+    """One descriptor from the average and the maximum, (B, C) each.
 
     Args:
         s_avg: Average, or None where it is not used.
@@ -55,11 +55,12 @@ def gate(z: Tensor, kind: str, temperature: Tensor | float = 1.0) -> Tensor:
     """Turn the excitation into a gate in [0, 1].
 
     Args:
-        z: Excitation, (B, C, 1, 1).
+        z: Excitation, (B, C).
         kind: ``'sigmoid'``, or ``'hardsigmoid'``: relu6(z / T + 3) / 6.
         temperature: Positive T; above 1 it flattens the gate, below 1 it sharpens it.
     """
-    z = z / temperature
+    if not isinstance(temperature, int | float) or temperature != 1:
+        z = z / temperature
     if kind == 'sigmoid':
         return torch.sigmoid(z)
     # F.hardsigmoid's backward on the CPU holds 1/6 in single precision, also for float64.
@@ -72,8 +73,8 @@ def gain(g: T, residual: bool, alpha: Tensor | float = 1.0) -> T:
 
 
 def recalibrate(x: Tensor, q: Tensor) -> Tensor:
-    """Scale each channel of x, (B, C, H, W), by the gain q, (B, C, 1, 1), in x's dtype."""
-    return x * q.to(x.dtype)
+    """Scale each channel of x, (B, C, H, W), by the gain q, (B, C), in x's dtype."""
+    return x * q[..., None, None].to(x.dtype)
 
 
 def inverse_softplus(value: float) -> float:

@@ -57,7 +57,7 @@ def fused_tail(
     squeeze = attention.settings['squeeze']
     if not torch.is_grad_enabled():
         known, s_avg, s_max = _squeeze(y, norm, squeeze, locate=False)
-        q = attention.excite(s_avg, s_max).flatten(1).to(known.a.dtype)
+        q = attention.excite(s_avg, s_max).to(known.a.dtype)
         return _recalibrate(known, norm.bias, q, shortcut, in_place=True)
     between = _Between()
     s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, between)
@@ -79,7 +79,7 @@ class _Known(NamedTuple):
 def _squeeze(
     y: Tensor, norm: _BatchNorm, squeeze: str, locate: bool
 ) -> tuple[_Known, Tensor | None, Tensor | None]:
-    """What is known of y, s_avg and s_max, (B, C, 1, 1), None for one that is not used."""
+    """What is known of y, s_avg and s_max, (B, C), None for one that is not used."""
     y = y.contiguous(memory_format=passes.layout(y))
     y, mean, invstd, m = _normalise(y, norm, 'avg' in squeeze)
     a = norm.weight * invstd
@@ -90,7 +90,7 @@ def _squeeze(
     elif 'max' in squeeze:
         t = passes.extremes(y, a) - mean
     s_avg, s_max = (
-        None if value is None else torch.addcmul(norm.bias, a, value).to(y.dtype)[..., None, None]
+        None if value is None else torch.addcmul(norm.bias, a, value).to(y.dtype)
         for value in (m, t)
     )
     return _Known(y, a, mean, invstd, m, t, position), s_avg, s_max
@@ -149,7 +149,7 @@ class _Squeeze(torch.autograd.Function):
     def backward(ctx: Any, *grads_s: Tensor | None) -> tuple[Tensor | None, ...]:
         y, a, mean, invstd, m, t, position = ctx.saved_tensors
         product, sum_g, sum_gy, q = ctx.between.take('backward')
-        u, v = (None if g is None else g.flatten(1).to(a.dtype) for g in grads_s)
+        u, v = (None if g is None else g.to(a.dtype) for g in grads_s)
         sum_g, sum_gy = q * sum_g, q * sum_gy
         for slope, value in ((u, m), (v, t)):
             if slope is not None:
@@ -183,7 +183,7 @@ class _Recalibrate(torch.autograd.Function):
         ctx: Any, shortcut: Tensor, gain: Tensor, bias: Tensor, between: _Between
     ) -> Tensor:
         known = between.take('forward')
-        q = gain.flatten(1).to(known.a.dtype)
+        q = gain.to(known.a.dtype)
         out = _recalibrate(known, bias, q, shortcut)
         ctx.between = between
         ctx.dtypes = shortcut.dtype, gain.dtype
@@ -206,7 +206,7 @@ class _Recalibrate(torch.autograd.Function):
             product, sum_d, sum_dy = passes.weighted(d, y, mean, a * q)
             if ctx.between.wanted:
                 ctx.between.backward = product, sum_d, sum_dy, q
-            grad_gain = (bias * sum_d).addcmul_(a, sum_dy)[..., None, None].to(ctx.dtypes[1])
+            grad_gain = (bias * sum_d).addcmul_(a, sum_dy).to(ctx.dtypes[1])
         return grad_shortcut, grad_gain, None, None
 
 

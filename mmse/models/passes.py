@@ -38,7 +38,7 @@ def peak(y: Tensor, a: Tensor) -> Tensor:
         signed = y * a.sign().to(y.dtype)[:, None, None] if any_of(a, _not_positive) else y
         return F.adaptive_max_pool2d(signed, 1, return_indices=True)[1].flatten(1)
     flat = y.flatten(2)
-    if y.is_cuda:
+    if not y.is_cpu:
         return (flat * a.sign().to(y.dtype)[:, None]).argmax(2)
     position = _first_maximum(flat)
     if any_of(a, _not_positive):
@@ -53,8 +53,8 @@ def _not_positive(a: Tensor) -> Tensor:
 
 
 def _first_maximum(flat: Tensor) -> Tensor:
-    """Position of the maximum of each row, (B, C, n) to (B, C)."""
-    if flat.is_cpu and flat.dtype == torch.float32:
+    """Position of the maximum of each row, (B, C, n) to (B, C); on the CPU."""
+    if flat.dtype == torch.float32:
         return torch.from_numpy(flat.numpy().argmax(2))  # vectorised, which torch's is not
     return flat.argmax(2)
 
@@ -102,9 +102,7 @@ def _constant(value: float, count: int, dtype: torch.dtype, device: torch.device
     return torch.full((count,), value, dtype=dtype, device=device)
 
 
-def weighted(
-    d: Tensor, y: Tensor, mean: Tensor, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def weighted(d: Tensor, y: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """d*scale, (B, C, H, W), sum_hw(d) and sum_hw(d*(y - mean)), (B, C); scale is (B, C)."""
     # What the backward pass of a batch norm with this mean and variance 1 gives.
     batch, channels = shape = y.shape[:2]
@@ -113,7 +111,8 @@ def weighted(
         mean = mean.expand(shape).reshape(-1)
         product, sum_dy, sum_d = _norm_backward(*maps, mean, scale.reshape(-1), True)
         return product.view_as(d), sum_d.view(shape), sum_dy.view(shape)
-    found = [_norm_backward(*maps, mean, mean, False) for maps in zip(d.split(1), y.split(1))]
+    samples = zip(d.split(1), y.split(1), strict=True)
+    found = [_norm_backward(*maps, mean, mean, False) for maps in samples]
     sum_dy, sum_d = (torch.stack([sums[i] for sums in found]) for i in (1, 2))
     return (d * scale[..., None, None]).to(d.dtype), sum_d, sum_dy
 

@@ -124,7 +124,7 @@ class SEResNet(BaseModule):
         preserve_pretrained: bool = True,
         fused: bool = True,
         channels_last: bool = False,
-        compile: bool | Config = False,  # noqa: A002
+        compile: bool | Config = False,
     ) -> None:
         name = type(self).__name__
         if depth not in self.arch_settings:
