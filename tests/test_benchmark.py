@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mmse.benchmark.measure import interleaved, ratio, saved_bytes
+from mmse.benchmark.networks import build_detectors, detector_batch
 from mmse.benchmark.run import Settings
 from mmse.errors import UserError
 
@@ -96,6 +97,18 @@ def test_backbones(tmp_path: Path) -> None:
     text = stem.with_suffix('.md').read_text()
     assert f'{full["saved"]:.3f}' in text and 'torch 2.' in text
     assert text.split('\n')[4] in done.stdout
+
+
+def test_detectors_start_as_the_same_function() -> None:
+    """Or their heads would have different proposals to work on."""
+    nets = build_detectors(18)
+    images = detector_batch(1, (64, 96), CPU)['inputs']
+    with torch.no_grad():
+        want, *others = [net.eval().extract_feat(images) for net in nets.values()]
+    assert len(others) == 2
+    for got in others:
+        for a, b in zip(got, want, strict=True):
+            assert (a - b).abs().max() < 1e-5 * b.abs().max()
 
 
 @pytest.mark.slow

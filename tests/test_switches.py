@@ -8,6 +8,8 @@ from tails import FULL, LAST, worst
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
+from mmse.benchmark.measure import total
+from mmse.benchmark.networks import build_detectors, detector_batch
 from mmse.models import SEResNet
 
 pytestmark = pytest.mark.usefixtures('single_thread')
@@ -76,3 +78,37 @@ def test_compiled_equals_eager_at_every_size() -> None:
                 torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
         for net in nets:
             net.train()
+
+
+def test_detector_with_images_of_varying_sizes() -> None:
+    """Training and prediction of a Faster R-CNN whose backbone is compiled and channels_last."""
+    counter = CompileCounter()
+    detectors = build_detectors(18, {'channels_last': True, 'compile': {'backend': counter}})
+    detector = detectors['full'].train()
+    for size in SIZES:
+        losses = detector(**detector_batch(2, size, torch.device('cpu')), mode='loss')
+        total(losses).backward()
+    compiled_for_training = counter.frame_count
+    # The first size, then one compilation for any other.
+    assert compiled_for_training == 2
+    detector.eval()
+    with torch.no_grad():
+        for size in SIZES:
+            batch = detector_batch(2, size, torch.device('cpu'))
+            found = detector(**batch, mode='predict')
+            assert all(torch.isfinite(sample.pred_instances.scores).all() for sample in found)
+    assert counter.frame_count <= 4
+
+
+@pytest.mark.parametrize('dcn', ['DCN', 'DCNv2'])
+def test_channels_last_with_deformable_convolution(dcn: str) -> None:
+    changes = {
+        'depth': 50,
+        'dcn': {'type': dcn, 'deform_groups': 1, 'fallback_on_stride': False},
+        'stage_with_dcn': (False, False, True, True),
+    }
+    nets = [build(channels_last=last, **changes) for last in (False, True)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    x = torch.randn(2, 3, 64, 96).double()
+    want, got = (step(net, x) for net in nets)
+    assert worst(got, want) < (1e-9, '')

@@ -14,7 +14,7 @@ import torch
 from mmse.benchmark.measure import saved_bytes
 from mmse.benchmark.networks import FULL, PLAIN, build_backbones
 from mmse.benchmark.report import replace_file
-from mmse.benchmark.run import Settings, run
+from mmse.benchmark.run import Settings, quiet, run
 
 AXES: dict[str, tuple[Any, ...]] = {
     'size': ((224, 224), (480, 640), (800, 1333)),
@@ -59,6 +59,8 @@ def time_cells(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def write_growth(settings: Settings, folder: Path) -> list[Path]:
     """Measure, and write ``growth.json`` and ``growth.png``; says which files these are."""
+    settings.check()
+    quiet()
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {'memory': memory_grid(), 'time': []}
     files = [folder / 'growth.json', folder / 'growth.png']

@@ -90,7 +90,7 @@ def saved_bytes(net: nn.Module, forward: Callable[[], Any]) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
             kept[storage._cdata] = tensor.detach()  # alive, so that its address is not reused
-        return tensor
+        return tensor.detach()  # with its history, a node that keeps its output never dies
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = total(forward())

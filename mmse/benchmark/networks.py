@@ -1,6 +1,6 @@
 """The networks that a benchmark compares: backbones by name, and a whole detector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -93,21 +93,32 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
     return built, left_out
 
 
-def build_detectors(depth: int) -> dict[str, nn.Module]:
-    """mmdet's Faster R-CNN with FPN: as it is, and swapped, with one stage frozen as usual."""
+def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn.Module]:
+    """mmdet's Faster R-CNN with FPN: as it is, and swapped, with one stage frozen as usual.
+
+    All compute the same function (the attention starts at the identity), so that their heads have
+    the same proposals to work on.
+
+    Args:
+        depth: Of the backbone.
+        changes: To the swapped backbones' configs.
+    """
     from mmse.engine.config import load_config
 
-    detectors = {}
+    detectors: dict[str, nn.Module] = {}
     for name, attention in DETECTORS.items():
         cfg = load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
         cfg.model.backbone.update(depth=depth, init_cfg=None)
         cfg.model.neck.in_channels = [256, 512, 1024, 2048] if depth >= 50 else [64, 128, 256, 512]
         if attention is not None:
             swap_backbone(cfg, attention)
+            cfg.model.backbone.update(changes)
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope('mmdet'):
             detectors[name] = MODELS.build(cfg.model)
             detectors[name].init_weights()
+        if attention is not None:
+            detectors[name].load_state_dict(detectors['plain'].state_dict(), strict=False)
     return detectors
 
 

@@ -130,6 +130,11 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def quiet() -> None:
+    """Log neither what each network's attention is, nor which of its operators have no count."""
+    MMLogger.get_current_instance().setLevel('ERROR')
+
+
 def run(settings: Settings) -> Result:
     """Measure every network of the settings, all of them in one process, in turn.
 
@@ -140,8 +145,7 @@ def run(settings: Settings) -> Result:
     # A network that is no longer compiled would be measured under the name of one that is.
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    # Not what every network's attention is, nor which of its operators have no count.
-    MMLogger.get_current_instance().setLevel('ERROR')
+    quiet()
     device = torch.device(settings.device)
     result = Result(settings, environment())
     if settings.detector:
