@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_saved_bytes() -> None:
     net = nn.Sequential(nn.Linear(3, 5, bias=False), nn.ReLU(), nn.Linear(5, 7))
     x = torch.randn(2, 3)
     assert saved_bytes(net, lambda: net(x)) == 4 * (2 * 3 + 2 * 5)
+    # The graph dies with the count: a hook that returned a node's own output would keep it alive.
+    outputs = []
+
+    def forward() -> torch.Tensor:
+        out = net(x).relu()
+        outputs.append(weakref.ref(out))
+        return out
+
+    saved_bytes(net, forward)
+    assert outputs[0]() is None
     # One storage counts once, whoever keeps it.
     assert saved_bytes(nn.ReLU(), lambda: x.requires_grad_().mul(x).relu()) == 4 * (2 * 3 + 2 * 3)
 

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument('--compile', action='store_true', help='torch.compile every network')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default=default.device)
     parser.add_argument('--rounds', type=int, default=default.rounds)
-    parser.add_argument('--only', nargs='+', help='parts of the names of the networks to measure')
+    parser.add_argument('--only', nargs='+', help='names of networks, or parts of names')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=default.modes)
     parser.add_argument('--detector', action='store_true', help='a whole Faster R-CNN')
     parser.add_argument(

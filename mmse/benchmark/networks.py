@@ -64,8 +64,8 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
     """Backbones with BatchNorm in training mode, four outputs each, and seeded weights.
 
     Args:
-        names: Which of :data:`BACKBONES`, by a part of the name; all of them if None. The plain one
-            is always among them.
+        names: Which of :data:`BACKBONES`, by name or, where it is none, by a part of the name; all
+            of them if None. The plain one is always among them.
         depth: 18, 34, 50, 101 or 152.
 
     Returns:
@@ -75,12 +75,12 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
         UserError: A name fits none.
     """
     for name in names or ():
-        if not any(name in known for known in BACKBONES):
+        if not any(_means(name, known) for known in BACKBONES):
             raise UserError(f'--only {name}: there are {", ".join(BACKBONES)}')
     missing = import_peers()
     built, left_out = {}, []
     for name, build in BACKBONES.items():
-        if names and name != PLAIN and not any(part in name for part in names):
+        if names and name != PLAIN and not any(_means(part, name) for part in names):
             continue
         package = name.split('.')[0].split()[0]
         if package in missing:
@@ -91,6 +91,10 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
             torch.manual_seed(0)
             built[name] = build(depth)
     return built, left_out
+
+
+def _means(part: str, name: str) -> bool:
+    return part == name if part in BACKBONES else part in name
 
 
 def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn.Module]:
