@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounter
 
 from mmse.benchmark.measure import total
 from mmse.benchmark.networks import build_detectors, detector_batch
+from mmse.errors import UserError
 from mmse.models import SEResNet
 
 pytestmark = pytest.mark.usefixtures('single_thread')
@@ -63,9 +64,10 @@ def test_sizes_that_vary_compile_once_a_mode(norm_eval: bool) -> None:
         assert counter.frame_count == expected, mode
 
 
-@pytest.mark.slow
 def test_compiled_equals_eager_at_every_size() -> None:
-    nets = [build(), build(compile=True)]
+    """Without the code generator, which takes minutes for symbolic sizes on the CPU."""
+    small = {'num_stages': 1, 'strides': (1,), 'dilations': (1,), 'out_indices': (0,)}
+    nets = [build(**small), build(compile={'backend': 'aot_eager', 'dynamic': True}, **small)]
     assert list(nets[0].state_dict()) == list(nets[1].state_dict())
     for size in SIZES[:3]:
         x = torch.randn(2, 3, *size).double()
@@ -100,15 +102,8 @@ def test_detector_with_images_of_varying_sizes() -> None:
     assert counter.frame_count <= 4
 
 
-@pytest.mark.parametrize('dcn', ['DCN', 'DCNv2'])
-def test_channels_last_with_deformable_convolution(dcn: str) -> None:
-    changes = {
-        'depth': 50,
-        'dcn': {'type': dcn, 'deform_groups': 1, 'fallback_on_stride': False},
-        'stage_with_dcn': (False, False, True, True),
-    }
-    nets = [build(channels_last=last, **changes) for last in (False, True)]
-    nets[1].load_state_dict(nets[0].state_dict())
-    x = torch.randn(2, 3, 64, 96).double()
-    want, got = (step(net, x) for net in nets)
-    assert worst(got, want) < (1e-9, '')
+def test_channels_last_without_deformable_convolution() -> None:
+    """MMCV's kernels read a channels_last map as if it were contiguous."""
+    dcn = {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False}
+    with pytest.raises(UserError, match='channels_last and dcn given; allowed: one of them'):
+        SEResNet(50, dcn=dcn, stage_with_dcn=(False, False, False, True), channels_last=True)

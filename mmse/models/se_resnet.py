@@ -59,7 +59,8 @@ class SEResNet(BaseModule):
             does not cover take the plain composition by themselves; printing the backbone shows
             which. False takes the plain composition everywhere, for instance for second
             derivatives.
-        channels_last: Compute in channels_last memory format, whatever the images' is.
+        channels_last: Compute in channels_last memory format, whatever the images' is. Not with
+            dcn, which MMCV computes wrongly in that format.
         compile: Compile the forward pass by ``torch.compile``: True, for images of any size in one
             compilation, or a dict of ``torch.compile``'s arguments. Names of parameters stay.
         conv_cfg: MMCV's convolution config.
@@ -144,6 +145,9 @@ class SEResNet(BaseModule):
             raise UserError(
                 f'{name}.out_indices: {tuple(out_indices)} given; allowed: 0 to {num_stages - 1}'
             )
+        if channels_last and dcn is not None:
+            # MMCV's kernels of deformable convolution take a map's memory as contiguous, silently.
+            raise UserError(f'{name}: channels_last and dcn given; allowed: one of them')
         if pretrained is not None:
             if init_cfg is not None:
                 raise UserError(f'{name}: init_cfg and pretrained given; allowed: one of them')
