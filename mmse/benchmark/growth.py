@@ -75,11 +75,8 @@ def draw(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """Ratios to plain over each axis: times with quartiles, memory of all combinations."""
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True, layout='constrained')
     for axes, (axis, values) in zip(panels, AXES.items(), strict=True):
-        others = {key: value for key, value in CENTRE.items() if key != axis}
-        cells = [
-            next(c for c in found['time'] if all(_same(c[k], v) for k, v in wanted.items()))
-            for wanted in ({**others, axis: value} for value in values)
-        ]
+        places = [{**CENTRE, axis: value} for value in values]
+        cells = [next(c for c in found['time'] if c.items() >= place.items()) for place in places]
         for kind, shift in (('training', -0.08), ('inference', 0.08)):
             ratios = [cell[kind] for cell in cells]
             medians = [r['median'] for r in ratios]
@@ -87,10 +84,10 @@ def draw(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
                 [r['median'] - r['low'] for r in ratios],
                 [r['high'] - r['median'] for r in ratios],
             ]
-            places = [i + shift for i in range(len(values))]
+            x = [i + shift for i in range(len(values))]
             label = {'training': 'time of a training step', 'inference': 'time of inference'}[kind]
-            axes.errorbar(places, medians, spread, marker='o', capsize=3, label=label)
-        saved = [[c['saved'] for c in found['memory'] if _same(c[axis], v)] for v in values]
+            axes.errorbar(x, medians, spread, marker='o', capsize=3, label=label)
+        saved = [[c['saved'] for c in found['memory'] if c[axis] == v] for v in values]
         for place, dots in enumerate(saved):
             label = 'kept for backward' if place == 0 else None
             axes.plot([place] * len(dots), dots, 'k_', markersize=12, label=label)
@@ -105,7 +102,3 @@ def draw(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
     panels[0].legend(frameon=False, fontsize='small')
     figure.savefig(file, dpi=130, format='png')
     plt.close(figure)
-
-
-def _same(a: Any, b: Any) -> bool:
-    return a == b or (isinstance(a, list | tuple) and tuple(a) == tuple(b))

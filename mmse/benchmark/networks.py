@@ -75,12 +75,12 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
         UserError: A name fits none.
     """
     for name in names or ():
-        if not any(_means(name, known) for known in BACKBONES):
+        if not any(_matches(name, known) for known in BACKBONES):
             raise UserError(f'--only {name}: there are {", ".join(BACKBONES)}')
     missing = import_peers()
     built, left_out = {}, []
     for name, build in BACKBONES.items():
-        if names and name != PLAIN and not any(_means(part, name) for part in names):
+        if names and name != PLAIN and not any(_matches(part, name) for part in names):
             continue
         package = name.split('.')[0].split()[0]
         if package in missing:
@@ -93,7 +93,7 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
     return built, left_out
 
 
-def _means(part: str, name: str) -> bool:
+def _matches(part: str, name: str) -> bool:
     return part == name if part in BACKBONES else part in name
 
 
