@@ -30,6 +30,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmse', 'mmse.*']),
+    package_data={'mmse.ablation': ['templates/*.jinja']},
     install_requires=requirements('runtime'),
     extras_require={
         # mmseg imports ftfy and regex and does not declare them.
@@ -38,6 +39,7 @@ setup(
         'mmdet': requirements('openmmlab', 'mmdet'),
         'mmseg': requirements('openmmlab', 'mmsegmentation')
         + requirements('libraries', 'ftfy', 'regex'),
+        'ray': [spec.partition('==')[0] for spec in requirements('ray')],
         'dev': requirements('dev'),
     },
     classifiers=[

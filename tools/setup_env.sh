@@ -68,7 +68,7 @@ torch() {
 libraries() {
     # Every build of OpenCV unpacks into the same folder, so none may be there before ours.
     pip uninstall -qq -y opencv-python opencv-python-headless
-    pip install -r requirements/libraries.txt -r requirements/dev.txt
+    pip install -r requirements/libraries.txt -r requirements/dev.txt -r requirements/ray.txt
     pip install --no-deps -r <(grep -vxF "$ops" "requirements/$stack.txt")
 }
 
@@ -131,7 +131,7 @@ step 1 environment "making $venv: seconds" "$stack"
 step 2 torch 'installing torch: a few minutes' \
     "$(fingerprint_of requirements/torch.txt requirements/build.txt)"
 step 3 libraries 'installing the pinned packages: about a minute' \
-    "$(fingerprint_of "requirements/$stack.txt" requirements/libraries.txt requirements/dev.txt)"
+    "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt ray.txt)"
 step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
     "$ops $(fingerprint_of requirements/torch.txt)"
 step 5 peers 'installing timm and mmpretrain for the tests: about a minute' \

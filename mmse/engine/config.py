@@ -59,24 +59,49 @@ def load_config(
         UserError: The file does not exist or does not parse, an override changes nothing, or there
             is no backbone for the attention.
     """
-    cfg = _read(name)
-    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
-        require(scope, name)
+    cfg = read_config(name)
     if attention is not None:
         changes = swap_backbone(cfg, parse_attention(attention))
         print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
+    override(cfg, overrides or {}, name)
+    return cfg
+
+
+def override(cfg: Config, overrides: Mapping[str, Any], name: str) -> None:
+    """Apply overrides to a config as it was read, then fit it to the user's own data.
+
+    Args:
+        cfg: The config; changed in place.
+        overrides: Dotted keys with their new values.
+        name: What the config is called in errors.
+
+    Raises:
+        UserError: An override changes nothing or does not fit.
+    """
     if overrides:
         _check_overrides(cfg, overrides)
         _open_presets(cfg, overrides)
         try:
             # MMEngine replaces the entries of a list only by dicts.
             entries = {k for k in overrides if isinstance(_get(cfg, k.rpartition('.')[0]), list)}
-            cfg.merge_from_dict({k: v for k, v in overrides.items() if k not in entries})
+            cfg.merge_from_dict({k: _whole(k, v) for k, v in overrides.items() if k not in entries})
             for key in entries:
                 _assign(cfg, key, overrides[key])
         except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
             raise UserError(f'--cfg-options do not fit {name}: {error}') from error
     apply_own_data(cfg)
+
+
+def read_config(name: str) -> Config:
+    """Read a config file or an installed config, and nothing else; see :func:`load_config`.
+
+    Raises:
+        UserError: The file does not exist or does not parse, or the package that it is for is
+            not installed.
+    """
+    cfg = _read(name)
+    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
+        require(scope, name)
     return cfg
 
 
@@ -86,7 +111,7 @@ def _read(name: str) -> Config:
     path = Path(name)
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else Path('configs')
-        raise UserError(f'{name}: no such config{_nearest(name, _configs_in(folder))}')
+        raise UserError(f'{name}: no such config{nearest(name, _configs_in(folder))}')
     try:
         return Config.fromfile(path)
     except ModuleNotFoundError as error:
@@ -110,7 +135,7 @@ def _read_installed(name: str) -> Config:
         return Config.fromfile(folder / path) if (folder / path).is_file() else get_config(name)
     except (FileNotFoundError, ValueError) as error:
         there = [f'{package}::{Path(p).relative_to(folder)}' for p in _configs_in(folder)]
-        near = _nearest(name, there)
+        near = nearest(name, there)
         raise UserError(f'{name}: no such config in the installed package{near}') from error
 
 
@@ -118,7 +143,8 @@ def _configs_in(folder: Path) -> list[str]:
     return [str(p) for p in sorted(folder.rglob('*.py')) if '_base_' not in p.parts]
 
 
-def _nearest(name: str, there: list[str]) -> str:
+def nearest(name: str, there: list[str]) -> str:
+    """The end of a sentence about a name that does not exist: which one may be meant."""
     if near := difflib.get_close_matches(name, there, n=1):
         return f'; did you mean {near[0]}?'
     return f'; there are {", ".join(there[:8])}' if there else ''
@@ -139,6 +165,13 @@ def _check_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
             + ('a variable of the config file, used while it is read' if head in cfg else 'no key')
             + hint
         )
+
+
+def _whole(key: str, value: Any) -> Any:
+    """An attention replaces the one that is there; MMEngine would merge the two."""
+    if key.rpartition('.')[2] == 'attention' and isinstance(value, Mapping):
+        return {**value, '_delete_': True}
+    return value
 
 
 def _open_presets(cfg: Config, overrides: Mapping[str, Any]) -> None:

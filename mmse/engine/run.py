@@ -55,8 +55,16 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def exit_with_one_sentence(main: Callable[[], None]) -> None:
-    """Run a command line; a user's mistake ends it with one sentence and exit code 2."""
+def exit_with_one_sentence(
+    main: Callable[[], None],
+    stopped: str = 'stopped; --resume goes on from the last checkpoint',
+) -> None:
+    """Run a command line; a user's mistake ends it with one sentence and exit code 2.
+
+    Args:
+        main: The command line.
+        stopped: What to say when it is interrupted.
+    """
     warnings.showwarning = _show_warning
     try:
         main()
@@ -66,7 +74,7 @@ def exit_with_one_sentence(main: Callable[[], None]) -> None:
             print('error:', ' '.join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('stopped; --resume goes on from the last checkpoint', file=sys.stderr)
+        print(stopped, file=sys.stderr)
         sys.exit(130)
 
 

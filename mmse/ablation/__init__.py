@@ -1,0 +1,1 @@
+"""Ablations: a question as a config, its trials, their statistics and a report."""

@@ -1,0 +1,131 @@
+"""Where trials run: processes of this machine, or tasks of a Ray cluster."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmse.ablation.trial import LOG
+from mmse.errors import UserError
+
+Ended = Iterator[tuple[Path, int]]
+
+
+def start_trial(
+    folder: Path, environment: dict[str, str], cwd: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a trial's process; it ends with this one, and a Ctrl-C of the terminal is ours."""
+    with open(folder / LOG, 'ab') as log:
+        return subprocess.Popen(
+            [sys.executable, '-m', 'mmse.ablation.trial', str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def run_locally(folders: Sequence[Path], workers: int) -> Ended:
+    """Run trials in ``workers`` processes at a time.
+
+    Each has its share of the CPU's threads, and its own GPU where there are some.
+
+    Args:
+        folders: The trials' working folders, in the order to start them.
+        workers: Number of processes, at least 1.
+
+    Yields:
+        Folder and exit code of each trial as it ends. Closing the generator kills those that run.
+    """
+    waiting = list(folders)
+    running: dict[int, tuple[Path, subprocess.Popen[bytes]]] = {}
+    try:
+        while waiting or running:
+            for slot in range(workers):
+                if slot not in running and waiting:
+                    folder = waiting.pop(0)
+                    running[slot] = folder, start_trial(folder, _share(slot, workers))
+            for slot, (folder, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[slot]
+                    yield folder, process.returncode
+            time.sleep(0.1)
+    finally:
+        for _, process in running.values():
+            process.kill()
+            process.wait()
+
+
+def _share(slot: int, workers: int) -> dict[str, str]:
+    share = {'OMP_NUM_THREADS': str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    if torch.cuda.is_available():
+        gpus = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',')
+        if gpus == ['']:
+            gpus = list(map(str, range(torch.cuda.device_count())))
+        share['CUDA_VISIBLE_DEVICES'] = gpus[slot % len(gpus)]
+    return share
+
+
+def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: float) -> Ended:
+    """Run trials as tasks of a Ray cluster, whose nodes share the working folders.
+
+    A trial whose node is lost runs again on another and goes on from its latest checkpoint.
+
+    Args:
+        folders: The trials' working folders.
+        address: Address of a cluster, ``auto`` for the one of this machine; None starts one here.
+        cpus: CPUs of a trial, which are its threads too.
+        gpus: GPUs of a trial.
+
+    Yields:
+        Folder and exit code of each trial as it ends.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at the address.
+    """
+    if find_spec('ray') is None:
+        raise UserError("--engine ray needs Ray: pip install 'mmse[ray]'")
+    import ray
+
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level='warning')
+        except ConnectionError as error:
+            raise UserError(f'--address {address}: no Ray cluster answers: {error}') from error
+    needed = {'CPU': cpus, 'GPU': gpus}
+    for name, amount in needed.items():
+        if amount > max(node['Resources'].get(name, 0) for node in ray.nodes() if node['Alive']):
+            raise UserError(f'no node of the Ray cluster has the {amount:g} {name} of a trial')
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=5)(_on_node)
+    pending: dict[Any, Path] = {
+        task.remote(str(f), max(1, int(cpus)), os.getcwd()): f for f in folders
+    }
+    try:
+        while pending:
+            for ended in ray.wait(list(pending))[0]:
+                folder = pending.pop(ended)
+                try:
+                    yield folder, ray.get(ended)
+                except ray.exceptions.RayError as error:
+                    with open(folder / LOG, 'a', encoding='utf-8') as log:
+                        log.write(f'Ray gave the trial up: {error}\n')
+                    yield folder, 1
+    finally:
+        for task_of_pending in pending:
+            ray.cancel(task_of_pending, force=True)
+        if own:
+            ray.shutdown()
+
+
+def _on_node(folder: str, threads: int, cwd: str) -> int:
+    """A trial as a task of Ray; its process ends with the worker that it belongs to."""
+    return start_trial(Path(folder), {'OMP_NUM_THREADS': str(threads)}, cwd).wait()

@@ -1,0 +1,60 @@
+"""How long the trials of a study will take, from a few measured steps."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+from mmse.engine.preflight import preflight
+
+STEPS = 4
+VAL_STEPS = 2
+
+
+def trial_seconds(cfg: Config) -> float:
+    """Seconds that one training with a config takes here, start-up apart.
+
+    A few training and validation steps are measured, the first of each left out.
+
+    Args:
+        cfg: A full training config.
+
+    Raises:
+        UserError: The data or the config do not do.
+    """
+    cfg = copy.deepcopy(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    preflight(cfg, ('train', 'val'), whole_checkpoint=False)
+    model = MODELS.build(cfg.model)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    for name in ('train_dataloader', 'val_dataloader'):
+        cfg[name].num_workers = 0
+        cfg[name].persistent_workers = False
+    train = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    val = Runner.build_dataloader(cfg.val_dataloader, seed=0)
+    model.train()
+    step = _median_time(train, STEPS, lambda batch: model.train_step(batch, wrapper))
+    model.eval()
+    val_step = _median_time(val, VAL_STEPS, model.val_step)
+    loop = cfg.train_cfg
+    iterations = loop.get('max_iters') or loop.max_epochs * len(train)
+    interval = loop.get('val_interval', 1) * (1 if 'max_iters' in loop else len(train))
+    return iterations * step + max(1, iterations // interval) * len(val) * val_step
+
+
+def _median_time(loader: Iterable[Any], steps: int, work: Callable[[Any], Any]) -> float:
+    """Median seconds of fetching a batch and working on it, after one to warm up."""
+    times = []
+    start = time.perf_counter()
+    for batch in islice(loader, steps):
+        work(batch)
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    return statistics.median(times[1:] or times)

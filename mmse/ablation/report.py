@@ -1,0 +1,83 @@
+"""The report of a study: Markdown, one self-contained HTML page, and figures."""
+
+import base64
+import math
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mmse.ablation.figures import draw_all
+from mmse.ablation.summary import Summary, summarise
+from mmse.errors import UserError
+
+
+def write_report(folder: Path) -> Summary:
+    """Write ``report.md``, ``report.html`` and ``figures/`` from the trial files of a folder.
+
+    Args:
+        folder: The results of a study; see :class:`mmse.ablation.run.Folders`.
+
+    Raises:
+        UserError: There is no plan, or no trial that has finished.
+    """
+    summary = summarise(folder)
+    if not summary.records:
+        raise UserError(f'{folder} has no finished trial to report')
+    drawn = {task.name: draw_all(task, folder / 'figures') for task in summary.tasks}
+    figures = {
+        name: [(file.relative_to(folder), caption) for file, caption in files]
+        for name, files in drawn.items()
+    }
+    images = {
+        name: [(base64.b64encode(file.read_bytes()).decode(), caption) for file, caption in files]
+        for name, files in drawn.items()
+    }
+    for name in ('report.md', 'report.html'):
+        environment = Environment(
+            loader=PackageLoader('mmse.ablation'),
+            autoescape=name.endswith('html'),
+            undefined=StrictUndefined,
+        )
+        environment.filters.update(FILTERS)
+        template = environment.get_template(f'{name}.jinja')
+        part = folder / f'{name}.part'
+        text = template.render(summary=summary, figures=figures, images=images)
+        part.write_text(text.rstrip() + '\n', encoding='utf-8')
+        part.replace(folder / name)
+    return summary
+
+
+def status_table(folder: Path) -> str:
+    """The trials that there are so far, as a table for a terminal."""
+    summary = summarise(folder)
+    lines = []
+    for task in summary.tasks:
+        width = max(len(arm.name) for arm in task.arms)
+        lines.append(f'{task.name} {task.metric}'.strip())
+        for arm in task.arms:
+            shown = f'{arm.mean:.4f} +- {arm.deviation:.4f}' if arm.records else ''
+            lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
+    lines += [f'failed: {r["id"]}: {r["reason"]}' for r in summary.failed]
+    return '\n'.join([*lines, *summary.notes])
+
+
+def _number(value: float) -> str:
+    return f'{value:.3g}' if math.isfinite(value) else '-'
+
+
+def _signed(value: float) -> str:
+    return f'{value:+.3g}' if math.isfinite(value) else '-'
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f'{_signed(bounds[0])} to {_signed(bounds[1])}' if math.isfinite(bounds[0]) else '-'
+
+
+FILTERS = {
+    'number': _number,
+    'signed': _signed,
+    'interval': _interval,
+    'p': lambda value: f'{value:.3f}' if value >= 0.001 else f'{value:.1g}',
+    'ratio': lambda value: '-' if value is None else f'{value:.2f}',
+    'mib': lambda value: f'{value / 2**20:.0f}',
+}

@@ -1,0 +1,124 @@
+"""Statistics of paired seeds: differences, intervals, exact tests and verdicts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from mmse.ablation.contrasts import Contrast
+
+LEVEL = 0.05
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the seeds say about one contrast, in the unit of the metric.
+
+    Args:
+        differences: The contrast of each seed.
+        mean: Their mean; nan without seeds.
+        t_interval: 95% interval of the mean by Student's t; infinite below two seeds.
+        bootstrap_interval: 95% interval of the mean by the bootstrap (BCa; percentile where all but
+            one seed agree); infinite below two seeds.
+        p: Two-sided p of the exact sign-flip test: the share of the 2^n ways to swap the sides of
+            each pair whose mean is at least as far from zero.
+    """
+
+    differences: Mapping[int, float]
+    mean: float
+    t_interval: tuple[float, float]
+    bootstrap_interval: tuple[float, float]
+    p: float
+
+
+def estimate(contrast: Contrast, values: Mapping[str, Mapping[int, float]]) -> Estimate:
+    """Estimate a contrast from the seeds that have all of its arms.
+
+    Args:
+        contrast: The contrast.
+        values: The metric of each arm by seed.
+    """
+    seeds = sorted(set.intersection(*(set(values[arm]) for arm in contrast.weights)))
+    differences = {
+        seed: sum(weight * values[arm][seed] for arm, weight in contrast.weights.items())
+        for seed in seeds
+    }
+    sample = np.array(list(differences.values()))
+    if len(sample) < 2:
+        mean = float(sample[0]) if len(sample) else math.nan
+        return Estimate(differences, mean, (-math.inf, math.inf), (-math.inf, math.inf), 1.0)
+    return Estimate(
+        differences,
+        float(sample.mean()),
+        t_interval(sample),
+        bootstrap_interval(sample),
+        sign_flip_p(sample),
+    )
+
+
+def t_interval(sample: np.ndarray) -> tuple[float, float]:
+    """95% interval of the mean of at least two numbers by Student's t."""
+    interval = stats.ttest_1samp(sample, 0).confidence_interval(1 - LEVEL)
+    if np.ptp(sample) == 0:  # no spread: the interval is a point, which scipy calls undefined
+        return float(sample[0]), float(sample[0])
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(sample: np.ndarray) -> tuple[float, float]:
+    """95% interval of the mean of at least two numbers by the BCa bootstrap, from a fixed seed.
+
+    Source: https://doi.org/10.1080/01621459.1987.10478410.
+    """
+    if np.ptp(sample) == 0:
+        return float(sample[0]), float(sample[0])
+    low, high = stats.bootstrap(
+        (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=1 - LEVEL, rng=0
+    ).confidence_interval
+    return float(low), float(high)
+
+
+def sign_flip_p(sample: np.ndarray) -> float:
+    """Two-sided p of the sign-flip test of a zero mean; exact up to 2^16 flips, sampled above."""
+    test = stats.permutation_test(
+        (sample,), np.mean, permutation_type='samples', n_resamples=2**16, rng=0
+    )
+    return float(test.pvalue)
+
+
+def smallest_p(pairs: int) -> float:
+    """The smallest two-sided p that the sign-flip test can give with so many pairs."""
+    return min(1.0, 2 / 2**pairs)
+
+
+def pairs_needed(contrasts: int) -> int:
+    """How many pairs the first of so many Holm-corrected contrasts needs to reach the level."""
+    pairs = 1
+    while contrasts * smallest_p(pairs) >= LEVEL:
+        pairs += 1
+    return pairs
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction. Source: https://www.jstor.org/stable/4615733."""
+    return list(map(float, multipletests(p_values, method='holm')[1])) if p_values else []
+
+
+def verdict(estimate: Estimate, p: float, smallest_effect: float) -> str:
+    """What the seeds decide, in words.
+
+    Args:
+        estimate: The estimate of a contrast.
+        p: Its p, corrected for the number of contrasts.
+        smallest_effect: The smallest effect of interest, in the unit of the metric.
+    """
+    low, high = estimate.t_interval
+    if -smallest_effect < low and high < smallest_effect:
+        return f'no effect larger than {smallest_effect:g}'
+    # The interval must agree with the test: neither is believed against the other.
+    if p < LEVEL and (low > 0 or high < 0):
+        return 'helps' if estimate.mean > 0 else 'hurts'
+    return f'undecided with {len(estimate.differences)} seeds'

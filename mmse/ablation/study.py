@@ -1,0 +1,222 @@
+"""The question of an ablation, read from a config and checked.
+
+A study is a grid of arms (combinations of levels of factors, and arms of their own), trained on one
+or several tasks with the same seeds, and contrasts that were decided on beforehand.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
+from mmse.engine.config import nearest
+from mmse.errors import UserError
+
+TASK_KEYS = {'base', 'metric', 'overrides', 'smallest_effect'}
+KEYS = TASK_KEYS | {
+    'arms',
+    'baseline',
+    'contrasts',
+    'exclude',
+    'factors',
+    'grid',
+    'seeds',
+    'start',
+    'tasks',
+}
+GRIDS = ('full', 'one_at_a_time')
+STARTS = ('identity', 'default')
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every arm is trained on.
+
+    Args:
+        name: Its name, empty if it is the only one.
+        base: The training config, as tools/train.py takes it.
+        metric: The number that counts, as the evaluator of ``base`` names it; of the last
+            validation, and the larger the better.
+        smallest_effect: The smallest difference of the metric that matters, in its unit.
+        overrides: Dotted keys of ``base`` with the values that every arm gets.
+    """
+
+    name: str
+    base: str
+    metric: str
+    smallest_effect: float
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant.
+
+    Args:
+        name: Its name; ``factor=level, ...`` for an arm of the grid.
+        levels: The level of each factor; empty for an arm of its own.
+        overrides: Dotted keys with the values that make it.
+    """
+
+    name: str
+    levels: Mapping[str, str]
+    overrides: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question: tasks, arms, seeds and contrasts; see :func:`read_study` for the config."""
+
+    name: str
+    tasks: list[Task]
+    factors: Mapping[str, list[str]]
+    arms: list[Arm]
+    contrasts: list[Contrast]
+    seeds: list[int]
+    start: str
+
+
+def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read the config of an ablation.
+
+    Its keys: ``base``, ``metric``, ``smallest_effect`` and ``overrides`` of the one task, or
+    ``tasks``, a dict of such dicts; ``factors``, a dict of dicts of levels, a level being the dict
+    of overrides that it makes; ``baseline``, the level of each factor that the others are compared
+    with; ``grid``, ``'full'`` or ``'one_at_a_time'`` around the baseline; ``exclude``, a list of
+    dicts of levels that no arm of the grid has together; ``arms``, a dict of overrides for arms of
+    their own; ``contrasts``, see :func:`mmse.ablation.contrasts.parse_contrast`; ``seeds``, a
+    number or a list; ``start``, ``'identity'`` or ``'default'``.
+
+    Args:
+        path: The config file.
+        overrides: Dotted keys of the ablation's config with new values.
+
+    Raises:
+        UserError: A key is missing or unknown, or a value does not fit the others.
+    """
+    if not Path(path).is_file():
+        there = sorted(str(p) for p in Path('configs/ablations').glob('*.py'))
+        raise UserError(f'{path}: no such config' + nearest(str(path), there))
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(dict(overrides or {}))
+    except Exception as error:  # a config is the user's Python: anything can go wrong in it
+        raise UserError(f'{path} could not be read: {type(error).__name__}: {error}') from error
+    raw: dict[str, Any] = cfg.to_dict()
+    _check_keys(raw, KEYS, f'{path}: ')
+    if 'factors' not in raw and 'arms' not in raw:
+        raise UserError(f'{path}: there is nothing to compare: give factors, arms or both')
+    factors = {name: dict(levels) for name, levels in raw.get('factors', {}).items()}
+    baseline = _baseline(factors, raw.get('baseline', {}))
+    arms = _arms(raw, factors, baseline)
+    named = {arm.name: arm.levels for arm in arms}
+    return Study(
+        name=Path(path).stem,
+        tasks=_tasks(raw, str(path)),
+        factors={name: list(levels) for name, levels in factors.items()},
+        arms=arms,
+        contrasts=[
+            parse_contrast(name, contrast, named, factors, baseline)
+            for name, contrast in raw.get('contrasts', {}).items()
+        ],
+        seeds=_seeds(raw.get('seeds')),
+        start=_one_of(raw.get('start', 'identity'), STARTS, 'start'),
+    )
+
+
+def arm_name(levels: Mapping[str, str], baseline: Mapping[str, str]) -> str:
+    """The name of an arm of the grid: its levels, but for those of ``baseline``."""
+    parts = [f'{f}={level}' for f, level in levels.items() if baseline.get(f) != level]
+    return ', '.join(parts) or 'baseline'
+
+
+def _tasks(raw: Mapping[str, Any], path: str) -> list[Task]:
+    if 'tasks' not in raw:
+        return [_task('', {k: raw[k] for k in TASK_KEYS if k in raw}, f'{path}: ')]
+    if twice := sorted(TASK_KEYS & set(raw)):
+        raise UserError(f'{path}: {twice[0]} stands beside tasks: move it into each of them')
+    if not raw['tasks']:
+        raise UserError(f'{path}: tasks is empty')
+    return [_task(name, task, f'{path}: tasks.{name}.') for name, task in raw['tasks'].items()]
+
+
+def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
+    _check_keys(raw, TASK_KEYS, where)
+    for key in ('base', 'metric', 'smallest_effect'):
+        if key not in raw:
+            raise UserError(f'{where}{key} is missing')
+    smallest = raw['smallest_effect']
+    if not isinstance(smallest, int | float) or smallest <= 0:
+        raise UserError(f'{where}smallest_effect: {smallest!r} given; allowed: a number above 0')
+    return Task(name, raw['base'], raw['metric'], float(smallest), raw.get('overrides', {}))
+
+
+def _baseline(factors: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]) -> dict[str, str]:
+    for name, levels in factors.items():
+        if len(levels) < 2:
+            raise UserError(f'factors.{name} has {len(levels)} level; it needs two or more')
+        for level, overrides in levels.items():
+            if not isinstance(overrides, Mapping):
+                raise UserError(f'factors.{name}[{level!r}]: a level is a dict of overrides')
+        if name not in given:
+            raise UserError(f'baseline.{name} is missing: one of {", ".join(levels)}')
+    check_levels(given, factors, 'baseline')
+    return {name: given[name] for name in factors}
+
+
+def _arms(
+    raw: Mapping[str, Any], factors: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, str]
+) -> list[Arm]:
+    excluded = list(raw.get('exclude', []))
+    for i, levels in enumerate(excluded):
+        check_levels(levels, factors, f'exclude[{i}]')
+    named: Mapping[str, str] = {}
+    if _one_of(raw.get('grid', 'full'), GRIDS, 'grid') == 'full':
+        grid = [dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())]
+    else:
+        named = baseline
+        grid = [dict(baseline)]
+        grid += [
+            {**baseline, name: level}
+            for name, levels in factors.items()
+            for level in levels
+            if level != baseline[name]
+        ]
+    arms = [Arm(name, {}, overrides) for name, overrides in raw.get('arms', {}).items()]
+    for levels in grid if factors else []:
+        if any(set(e.items()) <= set(levels.items()) for e in excluded):
+            continue
+        overrides = {
+            k: v for name, level in levels.items() for k, v in factors[name][level].items()
+        }
+        arms.append(Arm(arm_name(levels, named), levels, overrides))
+    if len(arms) < 2:
+        raise UserError(f'there is nothing to compare: the study has {len(arms)} arm')
+    return arms
+
+
+def _seeds(given: Any) -> list[int]:
+    seeds = list(range(given)) if isinstance(given, int) else given
+    if (
+        not isinstance(seeds, Sequence)
+        or not seeds
+        or not all(isinstance(s, int) and s >= 0 for s in seeds)
+        or len(set(seeds)) != len(seeds)
+    ):
+        raise UserError(f'seeds: {given!r} given; allowed: a number of seeds, or a list of them')
+    return list(seeds)
+
+
+def _check_keys(raw: Mapping[str, Any], allowed: set[str], where: str) -> None:
+    if unknown := sorted(set(raw) - allowed):
+        raise UserError(f'{where}unknown key {unknown[0]}' + nearest(unknown[0], sorted(allowed)))
+
+
+def _one_of(value: Any, allowed: Sequence[str], where: str) -> Any:
+    if value not in allowed:
+        raise UserError(f'{where}: {value!r} given; allowed: {", ".join(allowed)}')
+    return value

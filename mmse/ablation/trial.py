@@ -1,0 +1,183 @@
+"""One trial in a process of its own: ``python -m mmse.ablation.trial FOLDER``."""
+
+import json
+import os
+import re
+import resource
+import statistics
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmse.ablation.records import environment, write_json
+from mmse.ablation.start import save_start, set_default_start
+from mmse.engine.checkpoints import latest_checkpoint
+from mmse.engine.preflight import preflight
+from mmse.engine.run import build_runner
+from mmse.errors import UserError
+from mmse.models import SEResNet
+
+# Exit codes that the runner tells apart; others are failures.
+BUSY = 75  # another process has the trial
+LOG = 'log.txt'  # of a trial's folder
+POINTS = 100  # of a learning curve, at most
+
+
+def run_trial(folder: Path) -> None:
+    """Train one trial from its start or its latest checkpoint, and write its record.
+
+    Args:
+        folder: Its working folder, with ``config.py`` and, in it, ``ablation``: the head of the
+            record, where the record goes, the metric, the start, and whether to keep checkpoints.
+
+    Raises:
+        UserError: The config or the data do not do, or the metric is not among the results.
+    """
+    # Without its file's name, under which the Runner would write its own over it.
+    cfg = Config(Config.fromfile(folder / 'config.py').to_dict())
+    trial: dict[str, Any] = cfg.pop('ablation').to_dict()
+    record = Path(trial['record'])
+    if record.is_file() and json.loads(record.read_text(encoding='utf-8'))['status'] == 'finished':
+        return  # another runner was quicker
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if (checkpoint := latest_checkpoint(folder)) is not None:
+        cfg.load_from, cfg.resume = checkpoint, True
+    else:
+        start = folder / 'start.pth'
+        save_start(cfg, trial['head']['seed'], start)
+        cfg.load_from = str(start)
+    if trial['start'] == 'default':
+        set_default_start(cfg)
+    preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
+    runner = build_runner(cfg)
+    runner.train()
+    results = {**_results(runner, trial['metric']), 'log': _log(folder)}
+    write_json(record, {**trial['head'], 'status': 'finished', **results})
+    if not trial['keep_checkpoints']:
+        for file in [*folder.glob('*.pth'), folder / 'last_checkpoint']:
+            file.unlink(missing_ok=True)
+
+
+def _results(runner: Runner, metric: str) -> dict[str, Any]:
+    scalars = runner.message_hub.log_scalars
+    metrics = {
+        key.removeprefix('val/'): float(scalars[key].current())
+        for key in scalars
+        if key.startswith('val/') and not key.endswith('time')
+    }
+    if metric not in metrics:
+        raise UserError(f'the evaluator does not give {metric}; it gives {", ".join(metrics)}')
+    losses = scalars['train/loss'].data[0].tolist()
+    times = scalars['train/time'].data[0].tolist()
+    return {
+        'metric': metrics[metric],
+        'metrics': {k: v for k, v in metrics.items() if v == v},  # JSON has no NaN
+        'curve': _curve(runner, metric),
+        'loss': _thin(losses),
+        'iterations': len(losses),
+        'training_time_s': sum(times),
+        'step_time_s': statistics.median(times),
+        'peak_memory_bytes': _peak_memory(),
+        'parameters': sum(p.numel() for p in _model(runner).parameters()),
+        'scalars': _learned_scalars(runner),
+        'environment': environment(),
+        'cpu_threads': torch.get_num_threads(),
+    }
+
+
+def _model(runner: Runner) -> torch.nn.Module:
+    return getattr(runner.model, 'module', runner.model)
+
+
+def _curve(runner: Runner, metric: str) -> list[list[float]]:
+    """(Iteration, metric) of every validation."""
+    values = runner.message_hub.log_scalars[f'val/{metric}'].data[0].tolist()
+    interval, end = runner.train_loop.val_interval, runner.max_iters
+    if runner.train_loop.__class__.__name__ == 'EpochBasedTrainLoop':
+        interval *= len(runner.train_dataloader)
+    steps = [min(interval * (i + 1), end) for i in range(len(values))]
+    return [[step, value] for step, value in zip(steps, values, strict=True)]
+
+
+def _thin(values: list[float]) -> list[list[float]]:
+    """(Iteration, mean since the last point) of a long curve."""
+    width = max(1, -(-len(values) // POINTS))
+    return [
+        [min(i + width, len(values)), statistics.mean(values[i : i + width])]
+        for i in range(0, len(values), width)
+    ]
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _learned_scalars(runner: Runner) -> dict[str, dict[str, list[float]]]:
+    """What alpha, T and the weight of the average became, by stage, one value a block."""
+    learned: dict[str, dict[str, list[float]]] = {}
+    for backbone in _model(runner).modules():
+        if not isinstance(backbone, SEResNet):
+            continue
+        for name in backbone.res_layers:
+            for block in getattr(backbone, name):
+                attention = block.attention
+                if attention is None:
+                    continue
+                values = {
+                    'alpha': attention.alpha,
+                    'T': attention.temperature,
+                    'weight of avg': attention.fusion_logits,
+                }
+                for key, value in values.items():
+                    if not isinstance(value, torch.Tensor):
+                        continue
+                    value = value.softmax(0)[0] if key == 'weight of avg' else value
+                    stages = learned.setdefault(key, {})
+                    stages.setdefault(name, []).append(float(value.detach()))
+    return learned
+
+
+def _log(folder: Path) -> list[str]:
+    """What this trial has logged of its iterations, and what it warned of."""
+    lines = (folder / LOG).read_text(encoding='utf-8', errors='replace').splitlines()
+    return [line for line in lines if re.search(r'Iter\(|Epoch\(|WARNING|ERROR|resumed', line)]
+
+
+def _end_with_parent() -> None:
+    """End this process when the runner, which holds the other end of stdin, has ended."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)  # sys.stdin itself would hold a lock at exit
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    _end_with_parent()
+    try:
+        with FileLock(folder / 'lock', timeout=0):
+            run_trial(folder)
+    except Timeout:
+        sys.exit(BUSY)
+    except UserError as error:
+        print('error:', error, file=sys.stderr)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,72 @@
+"""Small studies of the tiny configs, run in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine_utils import IN_PROCESS
+
+ROOT = Path(__file__).parents[1]
+ATTENTION = 'model.backbone.attention'
+ARMS = {'plain': {ATTENTION: None}, 'se': {ATTENTION: 'se'}}
+
+
+def write_study(folder: Path, base: Path, **changes: Any) -> Path:
+    """A question of two arms and two seeds on a tiny segmenter."""
+    keys = {
+        'base': str(base),
+        'metric': 'mIoU',
+        'smallest_effect': 1.0,
+        'overrides': IN_PROCESS,
+        'arms': ARMS,
+        'contrasts': {'se': {'of': 'se', 'against': 'plain'}},
+        'seeds': 2,
+        **changes,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / 'question.py'
+    file.write_text('\n'.join(f'{key} = {value!r}' for key, value in keys.items()))
+    return file
+
+
+def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[str]:
+    """Start ``tools/ablate.py`` on the study in a folder."""
+    places = ['--results', str(folder / 'results')]
+    if command == 'run':
+        places += ['--work-dir', str(folder / 'work')]
+    return subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / 'tools/ablate.py')),
+            *(command, str(folder / 'question.py'), *places, *options),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+
+
+def ablate(folder: Path, command: str, *options: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of ``tools/ablate.py`` on the study in a folder."""
+    process = start_ablate(folder, command, *options)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def trials(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every trial file of a study by the trial's name."""
+    files = sorted((folder / 'results/trials').glob('*.json'))
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What of the trials does not depend on the clock or the machine's memory."""
+    clock = ('training_time_s', 'step_time_s', 'peak_memory_bytes', 'log')
+    return {
+        name: {k: v for k, v in trial.items() if k not in clock}
+        for name, trial in trials(folder).items()
+    }
