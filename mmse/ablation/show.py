@@ -45,9 +45,8 @@ def show_plan(study: Study, results: Path) -> None:
         except UserError as error:
             print(f'Time of {task.name or study.name}: not measured: {error}')
             continue
-        print(
-            f'Time of {task.name or "a trial"}: about {duration(one)}, measured here in one process'
-        )
+        of = f' of {task.name}' if task.name else ''
+        print(f'Time of a trial{of}: about {duration(one)}, measured here in one process')
         seconds += one * sum(not folders.record(trial).is_file() for trial in mine)
     if seconds:
         print(f'Time of what is left, one trial after the other: about {duration(seconds)}')

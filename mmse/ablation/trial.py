@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmse.ablation.records import environment, write_json
 from mmse.ablation.start import save_start, set_default_start
@@ -101,7 +101,7 @@ def _curve(runner: Runner, metric: str) -> list[list[float]]:
     """(Iteration, metric) of every validation."""
     values = runner.message_hub.log_scalars[f'val/{metric}'].data[0].tolist()
     interval, end = runner.train_loop.val_interval, runner.max_iters
-    if runner.train_loop.__class__.__name__ == 'EpochBasedTrainLoop':
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
         interval *= len(runner.train_dataloader)
     steps = [min(interval * (i + 1), end) for i in range(len(values))]
     return [[step, value] for step, value in zip(steps, values, strict=True)]
