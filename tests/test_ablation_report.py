@@ -75,9 +75,8 @@ def write_trial(results, variant, seed, metric, **changes):
         'recipe': variant.recipe,
         'code': 'abc',
         'status': 'finished',
-        'metric': metric,
         'metrics': {'mIoU': metric},
-        'curve': [[4, metric / 2], [8, metric]],
+        'curves': {'mIoU': [[4, metric / 2], [8, metric]]},
         'loss': [[1, 2.0], [8, 1.0]],
         'iterations': 8,
         'training_time_s': 60.0,
@@ -116,7 +115,7 @@ def test_differences_are_those_of_the_files(simulated):
     import json
 
     files = [json.loads(f.read_text()) for f in (simulated / 'trials').iterdir()]
-    metric = {(f['arm'], f['seed']): f['metric'] for f in files}
+    metric = {(f['arm'], f['seed']): f['metrics']['mIoU'] for f in files}
     found = contrast(summarise(simulated), 'residual gating').estimate
     for seed in range(SEEDS):
         by_hand = sum(

@@ -40,8 +40,9 @@ def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
     assert len(records) == 4
     for record in records.values():
         assert record['status'] == 'finished'
-        assert record['metric'] == record['metrics']['mIoU'] == record['curve'][-1][1]
-        assert [step for step, _ in record['curve']] == [4, 8]
+        curve = record['curves']['mIoU']
+        assert record['metrics']['mIoU'] == curve[-1][1]
+        assert [step for step, _ in curve] == [4, 8]
         assert [step for step, _ in record['loss']] == list(range(1, 9))
         assert record['iterations'] == 8
         assert record['training_time_s'] > record['step_time_s'] > 0
@@ -78,7 +79,7 @@ def test_a_second_run_does_nothing(undisturbed):
 def test_status_shows_the_means(undisturbed):
     folder, _ = undisturbed
     _, out, _ = ablate(folder, 'status')
-    values = [r['metric'] for r in trials(folder).values() if r['arm'] == 'se']
+    values = [r['metrics']['mIoU'] for r in trials(folder).values() if r['arm'] == 'se']
     assert f'se       2 seeds  {sum(values) / 2:.4f}' in out
     assert 'that takes 6 seeds' in out
 

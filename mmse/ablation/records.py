@@ -42,44 +42,33 @@ def environment() -> dict[str, str]:
 def write_plan(folder: Path, study: Study, variants: Iterable[Variant]) -> list[str]:
     """Write the question into the folder of its results, once for each form that it takes.
 
-    A contrast is confirmatory if it stood in the plan before the first trial ended; one that is
-    added or changed later is kept as exploratory.
+    A contrast is confirmatory if it stood in the plan before the first trial ended, with the same
+    metrics and smallest effects; one that is added or changed later is exploratory.
 
     Returns:
         The names of contrasts that are exploratory because they came late.
     """
     old = read_plan(folder) if (folder / 'plan.json').is_file() else None
     started = any((folder / 'trials').glob('*.json'))
-    before = {c['name']: c for c in old['contrasts']} if old and started else None
-    contrasts = []
-    for contrast in study.contrasts:
-        entry = {
-            'name': contrast.name,
-            'weights': dict(contrast.weights),
-            'description': contrast.description,
-            'registered': True,
-        }
-        if before is not None:
-            same = before.get(contrast.name, {})
-            entry['registered'] = same.get('weights') == entry['weights'] and same['registered']
-        contrasts.append(entry)
-    variants = list(variants)
     plan = {
         'name': study.name,
         'start': study.start,
         'seeds': study.seeds,
         'tasks': [
-            {
-                'name': t.name,
-                'base': t.base,
-                'metric': t.metric,
-                'smallest_effect': t.smallest_effect,
-            }
-            for t in study.tasks
+            {key: getattr(task, key) for key in ('name', 'base', 'metric', 'smallest_effect')}
+            for task in study.tasks
         ],
         'arms': [{'name': arm.name, 'levels': dict(arm.levels)} for arm in study.arms],
         'factors': dict(study.factors),
-        'contrasts': contrasts,
+        'contrasts': [
+            {
+                'name': contrast.name,
+                'weights': dict(contrast.weights),
+                'description': contrast.description,
+                'registered': True,
+            }
+            for contrast in study.contrasts
+        ],
         'variants': [
             {
                 'task': v.task.name,
@@ -91,8 +80,12 @@ def write_plan(folder: Path, study: Study, variants: Iterable[Variant]) -> list[
             for v in variants
         ],
     }
+    if old and started:
+        for contrast in plan['contrasts']:
+            same_question = old['tasks'] == plan['tasks'] and contrast in old['contrasts']
+            contrast['registered'] = same_question
     write_json(folder / 'plan.json', plan)
-    return [c['name'] for c in contrasts if not c['registered']]
+    return [c['name'] for c in plan['contrasts'] if not c['registered']]
 
 
 def read_plan(folder: Path) -> Record:

@@ -81,7 +81,7 @@ def run(
             preflight(_first(variants, task.name), ('train', 'val'), whole_checkpoint=False)
     for folder, trial in waiting.items():
         _freeze(trial, folder, folders.record(trial), keep_checkpoints)
-    progress = _Progress(len(trials), len(trials) - len(waiting))
+    progress = _Progress(study, len(trials), len(trials) - len(waiting))
     while waiting:
         busy: dict[Path, Trial] = {}
         for folder, code in engine(list(waiting)):
@@ -167,7 +167,8 @@ def _record_failure(trial: Trial, folder: Path, record: Path, code: int) -> None
 class _Progress:
     """One line for each trial that ends, with the time left for the rest."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, study: Study, total: int, done: int) -> None:
+        self.metrics = {task.name: task.metric for task in study.tasks}
         self.total = total
         self.done = self.before = done
         self.start = time.monotonic()
@@ -176,7 +177,7 @@ class _Progress:
         self.done += 1
         pace = (time.monotonic() - self.start) / (self.done - self.before)
         if record['status'] == 'finished':
-            what = f'{record["metric"]:.4f}'
+            what = f'{record["metrics"][self.metrics[record["task"]]]:.4f}'
         else:
             what = f'FAILED ({record["reason"]}): {(record["last_lines"] or [""])[-1].strip()}'
         left = self.total - self.done

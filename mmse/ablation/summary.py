@@ -31,6 +31,7 @@ class ArmSummary:
 
     Args:
         name: The arm's name.
+        metric: The metric that counts.
         attention: Its resolved attention, in words.
         config: Its full config.
         records: Its trials.
@@ -39,6 +40,7 @@ class ArmSummary:
     """
 
     name: str
+    metric: str
     attention: str
     config: str
     records: Sequence[Record]
@@ -48,7 +50,7 @@ class ArmSummary:
     @property
     def values(self) -> dict[int, float]:
         """The metric by seed."""
-        return {r['seed']: r['metric'] for r in self.records}
+        return {r['seed']: r['metrics'][self.metric] for r in self.records}
 
     @property
     def mean(self) -> float:
@@ -63,7 +65,7 @@ class ArmSummary:
     @property
     def curves(self) -> dict[int, list[list[float]]]:
         """(Iteration, metric) of every validation, by seed."""
-        return {r['seed']: r['curve'] for r in self.records}
+        return {r['seed']: r['curves'][self.metric] for r in self.records}
 
     @property
     def scalars(self) -> list[Mapping[str, Mapping[str, Sequence[float]]]]:
@@ -199,7 +201,9 @@ def _arms(
         )
         for name in names
     }
-    values = {name: {r['seed']: r['metric'] for r in rs} for name, rs in by_arm.items()}
+    values = {
+        name: {r['seed']: r['metrics'][task['metric']] for r in rs} for name, rs in by_arm.items()
+    }
     times = {name: {r['seed']: r['step_time_s'] for r in rs} for name, rs in by_arm.items()}
     variants = {v['arm']: v for v in plan['variants'] if v['task'] == task['name']}
     first = names[0]
@@ -213,6 +217,7 @@ def _arms(
         arms.append(
             ArmSummary(
                 name,
+                task['metric'],
                 variants[name]['attention'],
                 variants[name]['config'],
                 by_arm[name],

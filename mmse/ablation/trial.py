@@ -1,6 +1,7 @@
 """One trial in a process of its own: ``python -m mmse.ablation.trial FOLDER``."""
 
 import json
+import math
 import os
 import re
 import resource
@@ -75,12 +76,13 @@ def _results(runner: Runner, metric: str) -> dict[str, Any]:
     }
     if metric not in metrics:
         raise UserError(f'the evaluator does not give {metric}; it gives {", ".join(metrics)}')
+    if math.isnan(metrics[metric]):
+        raise UserError(f'{metric} is not a number at the end: the training has diverged')
     losses = scalars['train/loss'].data[0].tolist()
     times = scalars['train/time'].data[0].tolist()
     return {
-        'metric': metrics[metric],
-        'metrics': {k: v for k, v in metrics.items() if v == v},  # JSON has no NaN
-        'curve': _curve(runner, metric),
+        'metrics': {k: v for k, v in metrics.items() if not math.isnan(v)},
+        'curves': {k: _curve(runner, k) for k, v in metrics.items() if not math.isnan(v)},
         'loss': _thin(losses),
         'iterations': len(losses),
         'training_time_s': sum(times),
@@ -104,7 +106,8 @@ def _curve(runner: Runner, metric: str) -> list[list[float]]:
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         interval *= len(runner.train_dataloader)
     steps = [min(interval * (i + 1), end) for i in range(len(values))]
-    return [[step, value] for step, value in zip(steps, values, strict=True)]
+    # JSON has no NaN, and a class without a pixel has no IoU.
+    return [[s, v] for s, v in zip(steps, values, strict=True) if not math.isnan(v)]
 
 
 def _thin(values: list[float]) -> list[list[float]]:
