@@ -83,7 +83,7 @@ def write_trial(results, variant, seed, metric, **changes):
         'step_time_s': 1.0 if variant.arm.name == 'plain' else 1.1,
         'peak_memory_bytes': 2**30,
         'parameters': 1000,
-        'scalars': {'weight of avg': stages} if 'both' in variant.arm.name else {},
+        'scalars': {'weight_of_avg': stages} if 'both' in variant.arm.name else {},
         'environment': {'torch': '2', 'device': 'CPU'},
         'log': ['Iter(train) [8/8] loss: 1.0 <script>alert(1)</script>'],
         **changes,

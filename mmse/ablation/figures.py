@@ -160,7 +160,7 @@ def draw_cost(task: TaskSummary) -> plt.Figure | None:
     return figure
 
 
-STARTS = {'weight of avg': 0.5}
+STARTS = {'weight_of_avg': 0.5}
 
 
 def draw_scalars(task: TaskSummary) -> plt.Figure | None:
@@ -191,7 +191,7 @@ def _draw_stages(axes: Axes, arm: ArmSummary, name: str) -> None:
         spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
         axes.plot(x + spread, values, '.', color=INK, markersize=4, alpha=0.6)
     axes.set_xticks(range(len(stages)), stages)
-    axes.set_ylabel(name)
+    axes.set_ylabel(name.replace('_', ' '))
     axes.set_title(_wrap(arm.name), fontsize=8.5, loc='left', color=INK)
 
 

@@ -29,6 +29,9 @@ SHAPING = ('models', 'weights', 'datasets', 'hooks/iteration_seed.py', 'ablation
 # Keys of a config that leave the result as it is.
 SHAPELESS = ('experiment_name', 'launcher', 'log_level', 'log_processor', 'vis_backends')
 SHAPELESS += ('visualizer', 'work_dir', 'filename')
+# Hooks that only look.
+OBSERVERS = ('checkpoint', 'logger', 'timer', 'visualization')
+OBSERVERS += ('mmse.DrawHook', 'mmse.GateStatsHook')
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 
@@ -61,6 +64,10 @@ class Variant:
             node.pop('attention', None)
         for key in SHAPELESS:
             shaping.pop(key, None)
+        for key in OBSERVERS:
+            (shaping.get('default_hooks') or {}).pop(key, None)
+        hooks = shaping.get('custom_hooks') or []
+        shaping['custom_hooks'] = [hook for hook in hooks if hook['type'] not in OBSERVERS]
         (shaping.get('randomness') or {}).pop('seed', None)
         return _hash([shaping, _resolved(self.cfg), self.start])
 

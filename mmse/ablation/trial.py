@@ -24,7 +24,7 @@ from mmse.engine.checkpoints import latest_checkpoint
 from mmse.engine.preflight import preflight
 from mmse.engine.run import build_runner
 from mmse.errors import UserError
-from mmse.models import SEResNet
+from mmse.hooks.gate_stats import attentions, learned_scalars
 
 # Exit codes that the runner tells apart; others are failures.
 BUSY = 75  # another process has the trial
@@ -128,25 +128,10 @@ def _peak_memory() -> int:
 def _learned_scalars(runner: Runner) -> dict[str, dict[str, list[float]]]:
     """What alpha, T and the weight of the average became, by stage, one value a block."""
     learned: dict[str, dict[str, list[float]]] = {}
-    for backbone in _model(runner).modules():
-        if not isinstance(backbone, SEResNet):
-            continue
-        for name in backbone.res_layers:
-            for block in getattr(backbone, name):
-                attention = block.attention
-                if attention is None:
-                    continue
-                values = {
-                    'alpha': attention.alpha,
-                    'T': attention.temperature,
-                    'weight of avg': attention.fusion_logits,
-                }
-                for key, value in values.items():
-                    if not isinstance(value, torch.Tensor):
-                        continue
-                    value = value.softmax(0)[0] if key == 'weight of avg' else value
-                    stages = learned.setdefault(key, {})
-                    stages.setdefault(name, []).append(float(value.detach()))
+    for name, attention in attentions(runner.model):
+        for key, value in learned_scalars(attention).items():
+            stages = learned.setdefault(key, {})
+            stages.setdefault(name.partition('.')[0], []).append(value)
     return learned
 
 

@@ -102,12 +102,16 @@ class ChannelAttention(nn.Module):
         alpha = self.alpha.item() if isinstance(self.alpha, Tensor) else self.alpha
         return functional.gain(0.5, self.settings['residual'], alpha)
 
-    def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
-        """The gain of each channel from what :func:`functional.squeeze` gives, (B, C)."""
+    def gate(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
+        """The gate g of each channel from what :func:`functional.squeeze` gives, (B, C)."""
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
         z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))
-        g = functional.gate(z, self.settings['gate'], self.temperature)
-        return functional.gain(g, self.settings['residual'], self.alpha)
+        return functional.gate(z, self.settings['gate'], self.temperature)
+
+    def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
+        """The gain of each channel, g or 1 + alpha * g, (B, C)."""
+        gate = self.gate(s_avg, s_max)
+        return functional.gain(gate, self.settings['residual'], self.alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         """Recalibrate a feature map, (B, C, H, W) to (B, C, H, W) in the same dtype."""
