@@ -11,7 +11,7 @@ from mmse.ablation.run import Folders, run
 from mmse.ablation.study import read_study
 from mmse.errors import UserError
 
-pytest_plugins = ['engine_fixtures']
+pytest_plugins = ('engine_fixtures',)
 
 pytestmark = pytest.mark.slow
 

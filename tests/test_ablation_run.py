@@ -1,5 +1,6 @@
 """Trials in processes of their own: finished once, resumed, failed alone, and never twice."""
 
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from filelock import FileLock
 from mmse.ablation import engines
 from mmse.ablation.records import comparable, read_plan, read_trials
 
-pytest_plugins = ['engine_fixtures']
+pytest_plugins = ('engine_fixtures',)
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +101,24 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_table(
     assert code == 0, out + err
     assert any('resumed' in line for r in trials(tmp_path).values() for line in r['log'])
     assert outcome(tmp_path) == outcome(undisturbed[0])
+
+
+def test_killed_before_the_last_validation_it_only_validates(tmp_path, tiny_configs):
+    write_study(tmp_path, tiny_configs['seg'], seeds=1)
+    assert ablate(tmp_path, 'run', '--workers', '2', '--keep-checkpoints')[0] == 0
+    before = outcome(tmp_path)
+    record = next(tmp_path.glob('results/trials/se-*.json'))
+    folder = tmp_path / 'work' / record.stem
+    assert (folder / 'iter_8.pth').is_file()
+    record.unlink()
+    validations = json.loads((folder / 'validations.json').read_text())
+    del validations['8']
+    (folder / 'validations.json').write_text(json.dumps(validations))
+    (folder / 'log.txt').write_text('')
+    assert ablate(tmp_path, 'run')[0] == 0
+    assert 'Iter(train)' not in (folder / 'log.txt').read_text()
+    assert outcome(tmp_path) == before
+    assert not (folder / 'iter_8.pth').exists()
 
 
 def free(folder):

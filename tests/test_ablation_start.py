@@ -14,7 +14,7 @@ from mmse.ablation.start import save_start, set_default_start
 from mmse.ablation.study import Arm, Study, Task
 from mmse.engine.run import build_runner
 
-pytest_plugins = ['engine_fixtures']
+pytest_plugins = ('engine_fixtures',)
 
 ATTENTION = 'model.backbone.attention'
 ARMS = {

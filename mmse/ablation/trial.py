@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from mmse.ablation.records import environment, write_json
 from mmse.ablation.start import save_start, set_default_start
@@ -59,30 +60,58 @@ def run_trial(folder: Path) -> None:
         set_default_start(cfg)
     preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
     runner = build_runner(cfg)
+    validations = Validations(folder / 'validations.json')
+    runner.register_hook(validations)
     runner.train()
-    results = {**_results(runner, trial['metric']), 'log': _log(folder)}
+    if runner.iter not in validations.read():
+        runner.val_loop.run()  # the run before was killed between its last checkpoint and this
+    results = _results(runner, validations.read(), trial['metric'])
+    results['log'] = _log(folder)
     write_json(record, {**trial['head'], 'status': 'finished', **results})
     if not trial['keep_checkpoints']:
         for file in [*folder.glob('*.pth'), folder / 'last_checkpoint']:
             file.unlink(missing_ok=True)
 
 
-def _results(runner: Runner, metric: str) -> dict[str, Any]:
+class Validations(Hook):
+    """Keeps every validation in a file, where a resumed trial finds those that it does not repeat.
+
+    Args:
+        file: A JSON file: metrics by iteration.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def read(self) -> dict[int, dict[str, float]]:
+        """The metrics of each validation by iteration."""
+        kept = json.loads(self.file.read_text(encoding='utf-8')) if self.file.is_file() else {}
+        return {int(step): metrics for step, metrics in kept.items()}
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add one validation; JSON has no NaN, and a class without a pixel has no IoU."""
+        finite = {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)}
+        write_json(self.file, {**self.read(), runner.iter: finite})
+
+
+def _results(
+    runner: Runner, validations: dict[int, dict[str, float]], metric: str
+) -> dict[str, Any]:
     scalars = runner.message_hub.log_scalars
-    metrics = {
-        key.removeprefix('val/'): float(scalars[key].current())
-        for key in scalars
-        if key.startswith('val/') and not key.endswith('time')
-    }
+    metrics = validations[runner.iter]
     if metric not in metrics:
-        raise UserError(f'the evaluator does not give {metric}; it gives {", ".join(metrics)}')
-    if math.isnan(metrics[metric]):
-        raise UserError(f'{metric} is not a number at the end: the training has diverged')
+        raise UserError(
+            f'the last validation gives no {metric}: it is not a number, or the evaluator does not '
+            f'know it; it gives {", ".join(metrics) or "nothing"}'
+        )
     losses = scalars['train/loss'].data[0].tolist()
     times = scalars['train/time'].data[0].tolist()
     return {
-        'metrics': {k: v for k, v in metrics.items() if not math.isnan(v)},
-        'curves': {k: _curve(runner, k) for k, v in metrics.items() if not math.isnan(v)},
+        'metrics': metrics,
+        'curves': {
+            key: [[step, of[key]] for step, of in sorted(validations.items()) if key in of]
+            for key in metrics
+        },
         'loss': _thin(losses),
         'iterations': len(losses),
         'training_time_s': sum(times),
@@ -99,24 +128,14 @@ def _model(runner: Runner) -> torch.nn.Module:
     return getattr(runner.model, 'module', runner.model)
 
 
-def _curve(runner: Runner, metric: str) -> list[list[float]]:
-    """(Iteration, metric) of every validation."""
-    values = runner.message_hub.log_scalars[f'val/{metric}'].data[0].tolist()
-    interval, end = runner.train_loop.val_interval, runner.max_iters
-    if isinstance(runner.train_loop, EpochBasedTrainLoop):
-        interval *= len(runner.train_dataloader)
-    steps = [min(interval * (i + 1), end) for i in range(len(values))]
-    # JSON has no NaN, and a class without a pixel has no IoU.
-    return [[s, v] for s, v in zip(steps, values, strict=True) if not math.isnan(v)]
-
-
 def _thin(values: list[float]) -> list[list[float]]:
     """(Iteration, mean since the last point) of a long curve."""
     width = max(1, -(-len(values) // POINTS))
-    return [
+    points = [
         [min(i + width, len(values)), statistics.mean(values[i : i + width])]
         for i in range(0, len(values), width)
     ]
+    return [point for point in points if math.isfinite(point[1])]
 
 
 def _peak_memory() -> int:
