@@ -110,7 +110,7 @@ class _Between:
     """What the two functions of one tail hand to each other; empty outside of their passes.
 
     Forward, from squeeze to recalibration: what is known of y. Backward, the other way, where the
-    excitation's backward pass comes between them: d*(a*q), D, E and q.
+    excitation's backward pass comes between them: d, D, E and q.
     """
 
     forward: _Known
@@ -148,7 +148,7 @@ class _Squeeze(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads_s: Tensor | None) -> tuple[Tensor | None, ...]:
         y, a, mean, invstd, m, t, position = ctx.saved_tensors
-        product, sum_g, sum_gy, q = ctx.between.take('backward')
+        d, sum_g, sum_gy, q = ctx.between.take('backward')
         u, v = (None if g is None else g.to(a.dtype) for g in grads_s)
         sum_g, sum_gy = q * sum_g, q * sum_gy
         for slope, value in ((u, m), (v, t)):
@@ -160,14 +160,15 @@ class _Squeeze(torch.autograd.Function):
         grad_y = None
         if ctx.needs_input_grad[0]:
             n = y.shape[2] * y.shape[3]
-            grad_y = product
             c = torch.zeros_like(q) if u is None else (a / n) * u
+            k = None
             if ctx.batch_statistics:
                 b = a / (len(y) * n)
                 k = (b * invstd).mul_(grad_weight).neg_()
                 c.sub_((b * grad_bias).addcmul_(k, mean))
+            grad_y = passes.affine(d, a * q, c).to(y.dtype)
+            if k is not None:
                 grad_y.addcmul_(y, k[:, None, None])
-            grad_y.add_(c[..., None, None])
             if v is not None:
                 # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
                 flat, index = grad_y.view(*q.shape, n), position[..., None]
@@ -203,9 +204,9 @@ class _Recalibrate(torch.autograd.Function):
         grad_shortcut = d.to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
         grad_gain = None
         if ctx.needs_input_grad[1]:
-            product, sum_d, sum_dy = passes.weighted(d, y, mean, a * q)
+            sum_d, sum_dy = passes.sums(d, y, mean)
             if ctx.between.wanted:
-                ctx.between.backward = product, sum_d, sum_dy, q
+                ctx.between.backward = d, sum_d, sum_dy, q
             grad_gain = (bias * sum_d).addcmul_(a, sum_dy).to(ctx.dtypes[1])
         return grad_shortcut, grad_gain, None, None
 

@@ -102,28 +102,25 @@ def _constant(value: float, count: int, dtype: torch.dtype, device: torch.device
     return torch.full((count,), value, dtype=dtype, device=device)
 
 
-def weighted(d: Tensor, y: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """d*scale, (B, C, H, W), sum_hw(d) and sum_hw(d*(y - mean)), (B, C); scale is (B, C)."""
+def sums(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_hw(d) and sum_hw(d*(y - mean)), (B, C); mean is (C,)."""
     # What the backward pass of a batch norm with this mean and variance 1 gives.
     batch, channels = shape = y.shape[:2]
     if d.is_contiguous() and y.is_contiguous():  # all maps are channels of one sample
         maps = (t.view(1, batch * channels, -1, 1) for t in (d, y))
-        mean = mean.expand(shape).reshape(-1)
-        product, sum_dy, sum_d = _norm_backward(*maps, mean, scale.reshape(-1), True)
-        return product.view_as(d), sum_d.view(shape), sum_dy.view(shape)
+        sum_d, sum_dy = _norm_backward(*maps, mean.expand(shape).reshape(-1))
+        return sum_d.view(shape), sum_dy.view(shape)
     samples = zip(d.split(1), y.split(1), strict=True)
-    found = [_norm_backward(*maps, mean, mean, False) for maps in samples]
-    sum_dy, sum_d = (torch.stack([sums[i] for sums in found]) for i in (1, 2))
-    return (d * scale[..., None, None]).to(d.dtype), sum_d, sum_dy
+    found = [_norm_backward(*maps, mean) for maps in samples]
+    return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
 
 
-def _norm_backward(
-    d: Tensor, y: Tensor, mean: Tensor, scale: Tensor, product: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _norm_backward(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     one = _constant(1.0, len(mean), mean.dtype, mean.device)
-    return torch.ops.aten.native_batch_norm_backward(
-        d, y, scale, mean, one, mean, one, False, 0.0, [product, True, True]
+    _, sum_dy, sum_d = torch.ops.aten.native_batch_norm_backward(
+        d, y, one, mean, one, mean, one, False, 0.0, [False, True, True]
     )
+    return sum_d, sum_dy
 
 
 def accumulator(y: Tensor) -> torch.dtype:
