@@ -81,20 +81,23 @@ def draw_contrasts(task: TaskSummary) -> plt.Figure | None:
 
 
 def draw_seeds(task: TaskSummary) -> plt.Figure | None:
-    """Every trial as a dot, paired by seed."""
+    """Every trial as a dot, paired by seed, without what the arms of a seed have in common."""
     arms = [a for a in task.arms if a.values]
-    if not arms:
+    seeds = set.intersection(*(set(a.values) for a in arms)) if arms else set()
+    if not seeds:
         return None
+    common = {seed: np.mean([a.values[seed] for a in arms]) for seed in seeds}
     figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(arms)))
-    rows = {arm.name: len(arms) - 1 - i for i, arm in enumerate(arms)}
-    for seed in sorted({seed for arm in arms for seed in arm.values}):
-        points = [(a.values[seed], rows[a.name]) for a in arms if seed in a.values]
-        axes.plot(*zip(*points, strict=True), color=PALE, linewidth=0.7, marker='o', markersize=4)
-    for arm in arms:
-        y = rows[arm.name]
-        axes.plot([arm.mean] * 2, (y - 0.25, y + 0.25), color=ACCENT, linewidth=2.5)
-    axes.set_yticks(list(rows.values()), [_wrap(name) for name in rows])
-    axes.set_xlabel(task.metric_label)
+    rows = range(len(arms) - 1, -1, -1)
+    axes.axvline(0, color=PALE, linewidth=1)
+    for seed in sorted(seeds):
+        points = [arm.values[seed] - common[seed] for arm in arms]
+        axes.plot(points, rows, color=PALE, linewidth=0.7, marker='o', markersize=4)
+    for arm, y in zip(arms, rows, strict=True):
+        mean = np.mean([arm.values[seed] - common[seed] for seed in seeds])
+        axes.plot([mean] * 2, (y - 0.25, y + 0.25), color=ACCENT, linewidth=2.5)
+    axes.set_yticks(rows, [_wrap(arm.name) for arm in arms])
+    axes.set_xlabel(f'{task.metric_label}, less the mean of the seed')
     return figure
 
 
@@ -204,7 +207,8 @@ FIGURES = {
     ),
     'seeds': (
         draw_seeds,
-        'Every trial: a dot is a seed, a line joins the arms of a seed, a bar is the mean.',
+        'Every trial, less the mean of its seed: a dot is a trial, a line joins those of a seed, a '
+        'bar is the mean.',
     ),
     'curves': (
         draw_curves,

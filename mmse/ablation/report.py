@@ -61,16 +61,18 @@ def status_table(folder: Path) -> str:
     return '\n'.join([*lines, *summary.notes])
 
 
-def _number(value: float) -> str:
-    return f'{value:.3g}' if math.isfinite(value) else '-'
+def _number(value: float, digits: int) -> str:
+    return f'{value:.{digits}f}' if math.isfinite(value) else '-'
 
 
-def _signed(value: float) -> str:
-    return f'{value:+.3g}' if math.isfinite(value) else '-'
+def _signed(value: float, digits: int) -> str:
+    return f'{value:+.{digits}f}' if math.isfinite(value) else '-'
 
 
-def _interval(bounds: tuple[float, float]) -> str:
-    return f'{_signed(bounds[0])} to {_signed(bounds[1])}' if math.isfinite(bounds[0]) else '-'
+def _interval(bounds: tuple[float, float], digits: int) -> str:
+    if not math.isfinite(bounds[0]):
+        return '-'
+    return f'{_signed(bounds[0], digits)} to {_signed(bounds[1], digits)}'
 
 
 FILTERS = {

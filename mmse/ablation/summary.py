@@ -1,5 +1,6 @@
 """What the trial files of a study add up to: the numbers that its report shows."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ class TaskSummary:
         """The metric with its unit: mmdet's metrics are shares of 1, mmseg's percentages."""
         name = self.metric.rpartition('/')[2].replace('_', ' ', 1)
         return f'{name} (%)' if '/' not in self.metric else f'{name} (0 to 1)'
+
+    @property
+    def digits(self) -> int:
+        """Decimals that tell a hundredth of the smallest effect of interest."""
+        return max(0, 2 - math.floor(math.log10(self.smallest_effect)))
 
 
 @dataclass(frozen=True)
