@@ -104,7 +104,7 @@ def test_what_is_not_learned_is_not_logged():
     model.backbone = SEResNet(18, base_channels=8, attention=[None, 'se', None, None])
     runner, hook = FakeRunner(model), GateStatsHook(interval=1)
     hook.before_train_iter(runner, 0)
-    model.backbone(torch.randn(1, 3, 32, 32))
+    model.backbone(torch.randn(2, 3, 64, 64))
     hook.after_train_iter(runner, 0)
     kinds = {key.split('/')[1] for key in runner.logged[1]}
     assert kinds == {'layer2', 'layer2.0', 'layer2.1'}
@@ -119,6 +119,7 @@ def test_a_compiled_backbone_is_left_alone(logged_warnings):
     hook.before_train_iter(runner, 0)
     hook.after_train_iter(runner, 0)
     assert runner.logged == {}
+    assert any('a compiled backbone is not watched' in text for text in logged_warnings)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from mmse.engine.checkpoints import latest_checkpoint
 from mmse.engine.preflight import preflight
 from mmse.engine.run import build_runner
 from mmse.errors import UserError
-from mmse.hooks.gate_stats import attentions, learned_scalars
+from mmse.gates.watch import attentions, learned_scalars
 
 # Exit codes that the runner tells apart; others are failures.
 BUSY = 75  # another process has the trial
