@@ -30,7 +30,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmse', 'mmse.*']),
-    package_data={'mmse.ablation': ['templates/*.jinja']},
+    package_data={name: ['templates/*.jinja'] for name in ('mmse.ablation', 'mmse.gates')},
     install_requires=requirements('runtime'),
     extras_require={
         # mmseg imports ftfy and regex and does not declare them.
