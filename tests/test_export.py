@@ -1,0 +1,117 @@
+"""ONNX files: equal to the model in onnxruntime at sizes that they were not traced with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from engine_utils import CONFIGS, TINY_FASTER_RCNN, TINY_FCN
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmse.engine.config import load_config
+from mmse.errors import UserError
+from mmse.export import TOLERANCE, export_onnx, load_part, parity
+from mmse.models import SEResNet
+from mmse.models.attention_config import PRESETS
+
+ROOT = CONFIGS.parent
+SIZES = [(1, 64, 96), (2, 96, 64), (3, 65, 101)]
+TINY_RETINANET = {
+    'model.backbone.depth': 18,
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': [8, 16, 32, 64],
+    'model.neck.out_channels': 16,
+    'model.bbox_head.in_channels': 16,
+    'model.bbox_head.feat_channels': 16,
+}
+
+
+def shaken(module: nn.Module) -> nn.Module:
+    """With statistics, norms and attention that are not those of the start."""
+    torch.manual_seed(0)
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and 'raw_temperature' not in name:
+            value.add_(torch.randn_like(value).abs() * 0.1)
+    return module.eval()
+
+
+def saved(config: str, options: dict, folder: Path) -> tuple[Path, Path]:
+    """A tiny form of a shipped config and a checkpoint of it."""
+    cfg = load_config(str(CONFIGS / config), options)
+    init_default_scope(cfg.default_scope)
+    model = shaken(MODELS.build(cfg.model))
+    cfg.dump(folder / config)
+    torch.save({'state_dict': model.state_dict()}, folder / 'weights.pth')
+    return folder / config, folder / 'weights.pth'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('preset', sorted(PRESETS))
+@pytest.mark.parametrize('fold', [False, True], ids=['as it is', 'folded'])
+def test_backbone_of_every_preset(preset, fold, tmp_path, record_property):
+    net = shaken(SEResNet(18, base_channels=8, attention=preset))
+    with torch.no_grad():
+        expected = [out.clone() for out in net(torch.ones(1, 3, 64, 64))]
+    file = tmp_path / 'net.onnx'
+    export_onnx(net, file, SIZES[0], fold)
+    worst = max(parity(net, file, SIZES).values())
+    record_property('worst relative difference of onnxruntime', worst)
+    assert worst < TOLERANCE
+    session = onnxruntime.InferenceSession(file)
+    for a, b in zip(
+        session.run(None, {'images': torch.ones(1, 3, 64, 64).numpy()}), expected, strict=True
+    ):
+        assert (torch.from_numpy(a) - b).abs().max() < TOLERANCE * b.abs().max()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_parity_sees_a_difference(tmp_path):
+    net = shaken(SEResNet(18, base_channels=8, attention='se'))
+    export_onnx(net, tmp_path / 'net.onnx', SIZES[0], False)
+    with torch.no_grad():
+        net.layer4[1].attention.fc2.bias.add_(0.1)
+    assert max(parity(net, tmp_path / 'net.onnx', SIZES[:1]).values()) > TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('config', 'options'),
+    [('fcn_se_r50.py', TINY_FCN), ('retinanet_se_r50.py', TINY_RETINANET)],
+    ids=['segmenter', 'single-stage detector'],
+)
+def test_whole_model_from_the_command_line(config, options, tmp_path):
+    cfg, checkpoint = saved(config, options, tmp_path)
+    command = [sys.executable, 'tools/export_onnx.py', str(cfg), str(checkpoint)]
+    run = subprocess.run(
+        [*command, str(tmp_path / 'out.onnx'), '--sizes', '1x64x96', '2x96x64'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count('relative difference') == 2
+    outputs = onnxruntime.InferenceSession(tmp_path / 'out.onnx').get_outputs()
+    assert len(outputs) == (1 if config.startswith('fcn') else 10)
+
+
+def test_two_stage_detectors_are_sent_to_mmdeploy(tmp_path):
+    cfg, checkpoint = saved('faster_rcnn_se_r50.py', TINY_FASTER_RCNN, tmp_path)
+    with pytest.raises(UserError, match=r'FasterRCNN picks its proposals .* mmdeploy'):
+        load_part(load_config(str(cfg)), str(checkpoint), 'model')
+    assert isinstance(load_part(load_config(str(cfg)), str(checkpoint), 'backbone'), SEResNet)
+
+
+def test_a_checkpoint_of_another_depth_is_refused(tmp_path):
+    cfg, checkpoint = saved('fcn_se_r50.py', TINY_FCN, tmp_path)
+    other = load_config(str(cfg), {'model.backbone.depth': 34})
+    with pytest.raises(UserError, match='does not belong to this model'):
+        load_part(other, str(checkpoint), 'backbone')
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmse.export.find_spec', lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'mmse\[onnx\]'"):
+        export_onnx(nn.Identity(), tmp_path / 'x.onnx', SIZES[0], False)
