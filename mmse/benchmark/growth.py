@@ -52,9 +52,16 @@ def time_cells(settings: Settings) -> Iterator[dict[str, Any]]:
             if tuple(cell.values()) in done:
                 continue
             done.add(tuple(cell.values()))
-            result = run(replace(settings, only=[FULL], **cell))
+            # The less a round takes, the more of them: small cells are the noisiest.
+            rounds = settings.rounds * max(1, round(_pixels(CENTRE) / _pixels(cell)))
+            result = run(replace(settings, only=[FULL], rounds=rounds, **cell))
             row = next(row for row in result.to_dict()['rows'] if row['name'] == FULL)
             yield {**cell, 'inference': row['inference'], 'training': row['training']}
+
+
+def _pixels(cell: dict[str, Any]) -> int:
+    height, width = cell['size']
+    return cell['batch'] * height * width
 
 
 def write_growth(settings: Settings, folder: Path) -> list[Path]:
