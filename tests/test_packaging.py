@@ -79,6 +79,9 @@ def test_wheel_holds_the_package_only(wheel):
     tops = {name.split('/')[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith('.dist-info')} == {'mmse'}
     assert 'mmse/registry.py' in wheel.namelist()
+    templates = {str(p.relative_to(ROOT)) for p in (ROOT / 'mmse').rglob('*.jinja')}
+    assert len(templates) == 3
+    assert templates <= set(wheel.namelist())
 
 
 def test_an_installation_asks_for_nothing_of_the_stack(extras):
@@ -91,7 +94,11 @@ def test_an_installation_asks_for_nothing_of_the_stack(extras):
 def test_extras_are_the_files(extras):
     clip = {pin for pin in pins('libraries') if pin.name in ('ftfy', 'regex')}
     assert len(clip) == 2
-    assert set(extras) == {None, 'openmmlab', 'onedl', 'mmdet', 'mmseg', 'dev'}
+    named = {'openmmlab', 'onedl', 'mmdet', 'mmseg', 'ray', 'onnx', 'dev'}
+    assert set(extras) == {None, *named}
+    # What a user adds to an environment of theirs has no pins.
+    assert extras['ray'] == {Requirement('ray')}
+    assert extras['onnx'] == {Requirement(n) for n in ('onnx', 'onnxruntime', 'onnxscript')}
     assert extras['openmmlab'] == pins('openmmlab') | clip
     assert extras['onedl'] == pins('onedl')
     assert extras['dev'] == pins('dev')
@@ -136,10 +143,18 @@ def test_make_targets(target, command, stack, venv):
         assert f'{venv}/bin/python' in plan.stdout
 
 
-def test_ci_calls_make_only():
+def test_ci_brings_a_browser_and_calls_make_only():
     script = ROOT / '.ci' / 'run'
-    lines = [line for line in script.read_text().splitlines() if line and line[0] != '#']
-    assert lines == ['set -euo pipefail', 'cd "$(dirname "$0")/.."', 'make lint test']
+    lines = [line.strip() for line in script.read_text().splitlines() if line and line[0] != '#']
+    assert lines == [
+        'set -euo pipefail',
+        'cd "$(dirname "$0")/.."',
+        'if ! command -v chromium >/dev/null; then',
+        'apt-get update -qq',
+        'apt-get install -y -qq --no-install-recommends chromium >/dev/null',
+        'fi',
+        'make lint test',
+    ]
     assert os.access(script, os.X_OK)
 
 
