@@ -49,8 +49,10 @@ def saved(config: str, options: dict, folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('preset', sorted(PRESETS))
-@pytest.mark.parametrize('fold', [False, True], ids=['as it is', 'folded'])
+@pytest.mark.parametrize(
+    ('preset', 'fold'),
+    [*((preset, False) for preset in sorted(PRESETS)), ('se', True), ('sepp_v2_residual', True)],
+)
 def test_backbone_of_every_preset(preset, fold, tmp_path, record_property):
     net = shaken(SEResNet(18, base_channels=8, attention=preset))
     with torch.no_grad():
