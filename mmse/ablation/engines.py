@@ -1,6 +1,8 @@
 """Where trials run: processes of this machine, or tasks of a Ray cluster."""
 
 import os
+import platform
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +24,8 @@ def start_trial(
 ) -> subprocess.Popen[bytes]:
     """Start a trial's process; it ends with this one, and a Ctrl-C of the terminal is ours."""
     with open(folder / LOG, 'ab') as log:
+        log.write(f'--- trial started on {platform.node()}\n'.encode())
+        log.flush()
         return subprocess.Popen(
             [sys.executable, '-m', 'mmse.ablation.trial', str(folder)],
             stdin=subprocess.PIPE,
@@ -98,8 +102,12 @@ def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: 
     own = not ray.is_initialized()
     if own:
         try:
+            if address is not None and ':' in address:
+                # Ray itself would try again for minutes.
+                host, _, port = address.rpartition('/')[2].rpartition(':')
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address=address, log_to_driver=False, logging_level='warning')
-        except ConnectionError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f'--address {address}: no Ray cluster answers: {error}') from error
     needed = {'CPU': cpus, 'GPU': gpus}
     for name, amount in needed.items():
