@@ -27,11 +27,15 @@ from mmse.swap import swap_backbone
 # Whose source shapes the result of a trial; the rest only moves, counts or draws it.
 SHAPING = ('models', 'weights', 'datasets', 'hooks/iteration_seed.py', 'ablation/start.py')
 # Keys of a config that leave the result as it is.
-SHAPELESS = ('experiment_name', 'launcher', 'log_level', 'log_processor', 'vis_backends')
-SHAPELESS += ('visualizer', 'work_dir', 'filename')
+SHAPELESS = (
+    *('experiment_name', 'filename', 'launcher', 'log_level', 'log_processor', 'vis_backends'),
+    *('visualizer', 'work_dir'),
+)
 # Hooks that only look.
-OBSERVERS = ('checkpoint', 'logger', 'timer', 'visualization')
-OBSERVERS += ('mmse.DrawHook', 'mmse.GateStatsHook')
+OBSERVERS = (
+    *('checkpoint', 'logger', 'timer', 'visualization'),
+    *('mmse.DrawHook', 'mmse.GateStatsHook'),
+)
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 

@@ -14,8 +14,10 @@ from mmse.ablation.plan import Variant
 from mmse.ablation.study import Study
 from mmse.errors import UserError
 
-PACKAGES = ('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
-PACKAGES += ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')
+PACKAGES = (
+    *('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation'),
+    *('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation'),
+)
 Record = dict[str, Any]
 
 
