@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[
         text=True,
         cwd=ROOT,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        # Tests that run in the background of a shell have inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

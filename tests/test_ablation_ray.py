@@ -61,7 +61,7 @@ def test_a_lost_node_loses_no_trial_and_counts_none_twice(cluster, tmp_path, tin
     assert sorted(log.count('--- trial started on') for log in logs) == [1, 1, 1, 2]
 
 
-def wait_for_two_running(folder, seconds=60):
+def wait_for_two_running(folder, seconds=180):
     end = time.monotonic() + seconds
     while len(list(folder.glob('work/*/log.txt'))) < 3:
         assert time.monotonic() < end

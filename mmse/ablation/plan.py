@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,7 @@ def _read_base(task: Task) -> Config:
     return cfg
 
 
+@cache
 def code_fingerprint() -> str:
     """A hash of the source that shapes the result of a trial."""
     root = Path(mmse.__file__).parent
