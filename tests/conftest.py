@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,14 @@ from torch import Tensor
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def import_path() -> Iterator[None]:
+    """A benchmark adds the folder of the peers; the processes of later tests must not find it."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
 
 
 @pytest.fixture
