@@ -15,7 +15,12 @@ from mmse.engine.config import load_config
 from mmse.models import SEResNet
 
 ROOT = Path(__file__).parent.parent / 'configs'
-CONFIGS = sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob('*.py') if '_base_' not in p.parts)
+# Those of ablations are questions about the others.
+CONFIGS = sorted(
+    str(p.relative_to(ROOT))
+    for p in ROOT.rglob('*.py')
+    if not {'_base_', 'ablations'} & set(p.parts)
+)
 
 
 def without_downloads(cfg: Config) -> Config:

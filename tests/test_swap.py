@@ -57,8 +57,8 @@ def test_defaults_are_those_of_the_default_scope() -> None:
 
 
 def test_what_cannot_be_swapped_is_named() -> None:
-    cfg = Config({'model': {'backbone': {'type': 'mmpretrain.ResNet', 'depth': 50}}})
-    with pytest.raises(UserError, match=r'model\.backbone: mmpretrain\.ResNet is not there'):
+    cfg = Config({'model': {'backbone': {'type': 'mmrotate.ResNet', 'depth': 50}}})
+    with pytest.raises(UserError, match=r'model\.backbone: mmrotate\.ResNet is not there'):
         swap_backbone(cfg, 'se')
     with pytest.raises(UserError, match='no backbone to swap: found none'):
         swap_backbone(Config({'img_scales': [1]}), 'se')
