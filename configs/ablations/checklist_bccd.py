@@ -1,11 +1,3 @@
 """The checklist on blood cells (BCCD)."""
 
-_base_ = 'checklist_det.py'
-
-base = 'configs/bccd/faster_rcnn_se_r50_bccd.py'
-overrides = {
-    'train_cfg.max_iters': 480,
-    'train_cfg.val_interval': 120,
-    'param_scheduler.total_steps': 480,
-    'default_hooks.checkpoint.interval': 120,
-}
+_base_ = ['_base_/checklist.py', '_base_/bccd.py']

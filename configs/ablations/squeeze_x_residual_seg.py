@@ -1,18 +1,3 @@
 """The claim on segmentation."""
 
-_base_ = 'squeeze_x_residual_det.py'
-
-base = 'configs/fcn_se_r50.py'
-metric = 'mIoU'
-smallest_effect = 1.0  # mIoU, %
-overrides = {
-    '_delete_': True,
-    'model.backbone.depth': 18,
-    'model.decode_head.in_channels': 512,
-    'model.auxiliary_head.in_channels': 256,
-    'model.backbone.attention': dict(squeeze='avg', act='silu', min_hidden=4),
-    'train_cfg.max_iters': 240,
-    'train_cfg.val_interval': 80,
-    'param_scheduler.total_steps': 240,
-    'default_hooks.checkpoint.interval': 80,
-}
+_base_ = ['_base_/squeeze_x_residual.py', '_base_/seg.py']

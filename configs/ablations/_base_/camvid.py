@@ -1,0 +1,11 @@
+"""FCN R18 on CamVid, 480 iterations."""
+
+_base_ = 'seg.py'
+
+base = 'configs/camvid/fcn_se_r50_camvid.py'
+overrides = {
+    'train_cfg.max_iters': 480,
+    'train_cfg.val_interval': 120,
+    'param_scheduler.total_steps': 480,
+    'default_hooks.checkpoint.interval': 120,
+}
