@@ -2,6 +2,8 @@
 
 import json
 import math
+import statistics
+import time
 
 import pytest
 import torch
@@ -141,3 +143,31 @@ def test_training_is_the_same_to_the_bit_with_the_hook(tiny_configs, tmp_path):
     assert watched == [2, 4, 6, 8]
     plain = [line for line in lines if not any(key.startswith('gates/') for key in line)]
     assert json.dumps(plain) == json.dumps(read_scalars(tmp_path / 'without'))
+
+
+def test_an_iteration_that_logs_nothing_takes_under_a_hundredth(record_property):
+    model = nn.Sequential()
+    model.backbone = SEResNet(18, attention='sepp_v2_residual', norm_eval=False)
+    runner, hook = FakeRunner(model), GateStatsHook(interval=100)
+    images = torch.randn(2, 3, 64, 64)  # small: the share is smaller in a real step
+
+    def step():
+        sum(out.sum() for out in model.backbone(images)).backward()
+
+    def hooks():
+        hook.before_train_iter(runner, 0)
+        hook.after_train_iter(runner, 0)
+
+    def seconds(what, times):
+        start = time.perf_counter()
+        for _ in range(times):
+            what()
+        return (time.perf_counter() - start) / times
+
+    hook.before_train(runner)
+    step()
+    rounds = [seconds(hooks, 200) / seconds(step, 1) for _ in range(7)]
+    share = statistics.median(rounds)
+    record_property('share of a step', share)
+    assert runner.logged == {}
+    assert share < 0.01

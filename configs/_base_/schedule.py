@@ -12,5 +12,8 @@ optim_wrapper = dict(
 param_scheduler = dict(
     type='OneCycleLR', eta_max=1e-3, total_steps=480, pct_start=0.15, by_epoch=False
 )
-custom_hooks = [dict(type='mmse.IterationSeedHook')]
+custom_hooks = [
+    dict(type='mmse.IterationSeedHook'),
+    dict(type='mmse.GateStatsHook', interval=100),
+]
 randomness = dict(seed=0)
