@@ -120,6 +120,7 @@ def test_the_page_of_a_trained_model(trained, kind, tmp_path):
     page = (tmp_path / 'gates.html').read_text()
     assert page.count('data:image/png;base64') == 4
     assert '4 images' in page
+    assert 'layer1.0 to layer4.1: avg+max (softmax), C/16 (min 4)' in page
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ def draw_distributions(collected: Collected) -> plt.Figure:
         saturated = ((gates < SATURATED) | (gates > 1 - SATURATED)).mean()
         axes.annotate(f'{saturated:.0%}', (x, 1.03), ha='center', fontsize=7, color=INK)
     axes.set_xticks(range(len(blocks)), blocks, rotation=60, ha='right', fontsize=8)
-    axes.set(ylim=(-0.02, 1.08), ylabel='gate')
+    axes.set_ylim(-0.02, 1.08)
+    axes.set_ylabel('gate', fontsize=9)
+    axes.tick_params(labelsize=8)
     axes.spines[['top', 'right']].set_visible(False)
     return figure
 
@@ -55,9 +57,15 @@ def draw_classes(collected: Collected) -> plt.Figure:
         image = axes.imshow(table[:, order], cmap='RdBu_r', vmin=-limit, vmax=limit, aspect='auto')
         axes.set_yticks(range(len(means)), means, fontsize=8)
         axes.set_xticks([])
-        axes.set_title(block, loc='left', fontsize=9)
-        figure.colorbar(image, ax=axes, label='gate - mean', pad=0.01)
-    grid[-1, 0].set_xlabel(f'the {CHANNELS} channels that differ most between the classes, or all')
+        axes.set_title(
+            f'{block}: at most {np.ptp(table, axis=0).max():.2g}', loc='left', fontsize=9
+        )
+        bar = figure.colorbar(image, ax=axes, pad=0.01, ticks=(-limit, 0, limit))
+        bar.ax.set_yticklabels([f'{tick:+.1g}' if tick else '0' for tick in (-limit, 0, limit)])
+        bar.ax.tick_params(labelsize=8)
+        bar.set_label('gate - mean', fontsize=8)
+    label = f'the {CHANNELS} channels that differ most between the classes, or all'
+    grid[-1, 0].set_xlabel(label, fontsize=9)
     return figure
 
 
@@ -78,7 +86,8 @@ def draw_learned(scalars: Mapping[str, Mapping[str, float]]) -> plt.Figure | Non
     for name, axes in zip(names, grid[:, 0], strict=True):
         values = [scalars[block].get(name, np.nan) for block in blocks]
         axes.plot(range(len(blocks)), values, 'o-', color=INK, linewidth=0.8, markersize=4)
-        axes.set_ylabel(name.replace('_', ' '))
+        axes.set_ylabel(name.replace('_', ' '), fontsize=9)
+        axes.tick_params(labelsize=8)
         axes.spines[['top', 'right']].set_visible(False)
     grid[-1, 0].set_xticks(range(len(blocks)), blocks, rotation=60, ha='right', fontsize=8)
     return figure

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint
+from torch import nn
 
 from mmse.engine.checkpoints import check_checkpoint
 from mmse.engine.own_data import innermost
@@ -33,7 +34,8 @@ CAPTIONS = {
         'Which channels open for which class?',
         'The mean gate over the images of a class less that over the classes, in the last block '
         'of each stage. In detection an image belongs to a class of which it has a box; in '
-        'segmentation it counts with the share of its area.',
+        'segmentation it counts with the share of its area. Above each map: how far a gate moves '
+        'between classes at most, to be read against 0 to 1.',
     ),
     'learned': (
         'What did the learned scalars become?',
@@ -107,13 +109,26 @@ def _read(cfg: Config, image: str) -> dict[str, Any]:
     return {'inputs': [item['inputs']], 'data_samples': [item['data_samples']]}
 
 
+def _in_words(model: nn.Module) -> str:
+    """The attention of the blocks, each kind once for the blocks in a row that have it."""
+    # Behind the number of channels, which differs from stage to stage.
+    texts = [(name, a.extra_repr().partition(', ')[2]) for name, a in attentions(model)]
+    runs = []
+    for text, group in groupby(texts, key=lambda item: item[1]):
+        names = [name for name, _ in group]
+        runs.append(
+            f'{names[0]} to {names[-1]}: {text}' if len(names) > 1 else f'{names[0]}: {text}'
+        )
+    return '; '.join(runs)
+
+
 def _write(
     out: Path,
     drawn: dict[str, plt.Figure | None],
     collected: Collected,
     cfg: Config,
     checkpoint: str,
-    model: Any,
+    model: nn.Module,
 ) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     shown = []
@@ -135,7 +150,7 @@ def _write(
         name=Path(cfg.filename or 'the model').stem,
         checkpoint=checkpoint,
         images=len(collected.weights),
-        attention=next(a.extra_repr() for _, a in attentions(model)),
+        attention=_in_words(model),
         figures=shown,
     )
     page = out / 'gates.html'
