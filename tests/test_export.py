@@ -1,9 +1,12 @@
 """ONNX files: equal to the model in onnxruntime at sizes that they were not traced with."""
 
+import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -122,3 +125,26 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr('mmse.export.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mmse\[onnx\]'"):
         export_onnx(nn.Identity(), tmp_path / 'x.onnx', SIZES[0], False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('gate', ['sigmoid', 'hardsigmoid'])
+def test_int8_keeps_the_features(gate, tmp_path):
+    int8 = runpy.run_path(str(ROOT / 'tools/experiments/int8.py'))
+    net = shaken(SEResNet(18, base_channels=16, attention={'gate': gate, 'act': 'relu'}))
+    images = torch.randn(8, 3, 64, 64)
+    with torch.no_grad():
+        wanted = [out.clone() for out in net(images)]
+    export_onnx(net, tmp_path / 'float.onnx', SIZES[0], True)
+    batches = iter(images.split(4))
+    int8['quantise'](tmp_path / 'float.onnx', tmp_path / 'int8.onnx', (b.numpy() for b in batches))
+    quantised = int8['OnnxBackbone'](tmp_path / 'int8.onnx')
+    kinds = {node.op_type for node in onnx.load(tmp_path / 'int8.onnx').graph.node}
+    assert {'QuantizeLinear', 'DequantizeLinear'} <= kinds
+    assert ('Sigmoid' in kinds) == (gate == 'sigmoid')
+    for found, expected in zip(quantised(images), wanted, strict=True):
+        error = (found - expected).square().sum() / expected.square().sum()
+        ratio = int8['signal_to_error'](found, expected)
+        assert ratio == pytest.approx(-10 * math.log10(error), abs=1e-3)
+        assert ratio > 15
+    assert (tmp_path / 'int8.onnx').stat().st_size < 0.5 * (tmp_path / 'float.onnx').stat().st_size
