@@ -11,7 +11,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 help:
 	@echo 'make demo    train a Faster R-CNN with an SE-ResNet-50 on the built-in data'
 	@echo 'make test    run all tests'
-	@echo 'make lint    check the style with ruff'
+	@echo 'make lint    check the style with ruff and the types with mypy'
 	@echo 'make setup   only install what these need, into $(VENV); what is there is skipped'
 	@echo 'make clean   remove build products and caches; data, work_dirs and $(VENV) stay'
 	@echo 'STACK=onedl  with any of them: the OneDL forks instead of OpenMMLab, in .venv-onedl'
@@ -28,8 +28,9 @@ test: setup
 lint: setup
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find mmse configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'data, work_dirs and the environments (.venv, .venv-onedl) are kept'

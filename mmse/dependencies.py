@@ -144,7 +144,8 @@ def _version(package: str) -> str | None:
     # A source tree on PYTHONPATH is in no record.
     if find_spec(package) is None:
         return None
-    return import_module(package).__version__
+    found: str = import_module(package).__version__
+    return found
 
 
 def _found(package: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from mmcv.cnn import fuse_conv_bn
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_checkpoint
 from torch import Tensor, nn
@@ -25,18 +26,19 @@ Sizes = Sequence[tuple[int, int, int]]  # batch, height, width
 class _Segmenter(nn.Module):
     """Logits of a segmenter at the size of its input, (B, classes, H, W)."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: BaseModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.encode_decode(x, [{'img_shape': x.shape[2:]}])
+        logits: Tensor = self.model.encode_decode(x, [{'img_shape': x.shape[2:]}])
+        return logits
 
 
 class _Detector(nn.Module):
     """What the head of a single-stage detector gives for each level, before boxes are decoded."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: BaseModel) -> None:
         super().__init__()
         self.model = model
 
@@ -62,7 +64,7 @@ def load_part(cfg: Config, checkpoint: str, part: str) -> nn.Module:
     load_checkpoint(model, checkpoint, map_location='cpu')
     model.eval()
     if part == 'backbone':
-        return model.backbone
+        return model.get_submodule('backbone')
     if hasattr(model, 'encode_decode'):
         return _Segmenter(model)
     if hasattr(model, 'bbox_head'):

@@ -120,7 +120,7 @@ def _interaction(
     first, second = levels
     corners = []
     for rest in [a for a in arms.values() if a and _matches(a, levels)]:
-        corner = {}
+        corner: dict[str, float] = {}
         for on_first, on_second in product((True, False), repeat=2):
             wanted = {
                 **rest,

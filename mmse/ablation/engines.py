@@ -1,5 +1,6 @@
 """Where trials run: processes of this machine, or tasks of a Ray cluster."""
 
+import logging
 import os
 import platform
 import socket
@@ -106,12 +107,12 @@ def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: 
                 # Ray itself would try again for minutes.
                 host, _, port = address.rpartition('/')[2].rpartition(':')
                 socket.create_connection((host, int(port)), timeout=10).close()
-            ray.init(address=address, log_to_driver=False, logging_level='warning')
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, ValueError) as error:
             raise UserError(f'--address {address}: no Ray cluster answers: {error}') from error
     needed = {'CPU': cpus, 'GPU': gpus}
     for name, amount in needed.items():
-        if amount > max(node['Resources'].get(name, 0) for node in ray.nodes() if node['Alive']):
+        if amount > max(node['Resources'].get(name, 0) for node in ray.nodes() if node['Alive']):  # type: ignore[no-untyped-call]
             raise UserError(f'no node of the Ray cluster has the {amount:g} {name} of a trial')
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=5)(_on_node)
     pending: dict[Any, Path] = {

@@ -44,8 +44,8 @@ def trial_seconds(cfg: Config) -> float:
     model.eval()
     val_step = _median_time(val, VAL_STEPS, model.val_step)
     loop = cfg.train_cfg
-    iterations = loop.get('max_iters') or loop.max_epochs * len(train)
-    interval = loop.get('val_interval', 1) * (1 if 'max_iters' in loop else len(train))
+    iterations: int = loop.get('max_iters') or loop.max_epochs * len(train)
+    interval: int = loop.get('val_interval', 1) * (1 if 'max_iters' in loop else len(train))
     return iterations * step + max(1, iterations // interval) * len(val) * val_step
 
 

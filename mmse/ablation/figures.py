@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -9,11 +10,13 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mmse.ablation.summary import ArmSummary, TaskSummary
 
 INK, PALE, ACCENT = '#1b2a3a', '#9aa7b4', '#b4531f'
-STYLE = {
+# The keys have a type of their own from matplotlib 3.11 on only.
+STYLE: dict[Any, Any] = {
     'font.size': 9,
     'axes.spines.top': False,
     'axes.spines.right': False,
@@ -52,7 +55,7 @@ def draw_all(task: TaskSummary, folder: Path) -> list[tuple[Path, str]]:
     return drawn
 
 
-def draw_contrasts(task: TaskSummary) -> plt.Figure | None:
+def draw_contrasts(task: TaskSummary) -> Figure | None:
     """The forest plot."""
     rows = [c for c in task.contrasts if math.isfinite(c.estimate.t_interval[0])]
     if not rows:
@@ -80,7 +83,7 @@ def draw_contrasts(task: TaskSummary) -> plt.Figure | None:
     return figure
 
 
-def draw_seeds(task: TaskSummary) -> plt.Figure | None:
+def draw_seeds(task: TaskSummary) -> Figure | None:
     """Every trial as a dot, paired by seed, without what the arms of a seed have in common."""
     arms = [a for a in task.arms if a.values]
     seeds = set.intersection(*(set(a.values) for a in arms)) if arms else set()
@@ -101,7 +104,7 @@ def draw_seeds(task: TaskSummary) -> plt.Figure | None:
     return figure
 
 
-def draw_curves(task: TaskSummary) -> plt.Figure | None:
+def draw_curves(task: TaskSummary) -> Figure | None:
     """Small multiples of the validation curve, one an arm."""
     arms = [a for a in task.arms if a.curves]
     if not arms:
@@ -134,27 +137,31 @@ def _curves(arm: ArmSummary) -> tuple[np.ndarray, np.ndarray]:
     return curves[0, :, 0], curves[:, :, 1]
 
 
-def draw_cost(task: TaskSummary) -> plt.Figure | None:
+def draw_cost(task: TaskSummary) -> Figure | None:
     """What each arm gains over the first, and what its steps cost."""
-    rows = [(a, a.against_first) for a in task.arms[1:] if a.against_first and a.time_ratio]
-    rows = [(a, e) for a, e in rows if math.isfinite(e.t_interval[0])]
+    rows = [
+        (arm.name, arm.time_ratio, arm.against_first)
+        for arm in task.arms[1:]
+        if arm.time_ratio and arm.against_first
+        if math.isfinite(arm.against_first.t_interval[0])
+    ]
     if not rows:
         return None
     figure, axes = plt.subplots(figsize=(7.5, 4))
     axes.axhline(0, color=PALE, linewidth=1)
     axes.axvline(1, color=PALE, linewidth=1)
-    for number, (arm, estimate) in enumerate(rows, 1):
-        axes.plot([arm.time_ratio] * 2, estimate.t_interval, color=INK, linewidth=1.2)
-        axes.plot(arm.time_ratio, estimate.mean, 'o', color=INK, markersize=12)
+    for number, (_, cost, estimate) in enumerate(rows, 1):
+        axes.plot([cost] * 2, estimate.t_interval, color=INK, linewidth=1.2)
+        axes.plot(cost, estimate.mean, 'o', color=INK, markersize=12)
         axes.annotate(
             str(number),
-            (arm.time_ratio, estimate.mean),
+            (cost, estimate.mean),
             color='white',
             ha='center',
             va='center',
             fontsize=8,
         )
-    labels = '\n'.join(f'{n}  {arm.name}' for n, (arm, _) in enumerate(rows, 1))
+    labels = '\n'.join(f'{n}  {name}' for n, (name, _, _) in enumerate(rows, 1))
     axes.annotate(
         labels, (1.02, 1), xycoords='axes fraction', va='top', color=INK, annotation_clip=False
     )
@@ -166,7 +173,7 @@ def draw_cost(task: TaskSummary) -> plt.Figure | None:
 STARTS = {'weight_of_avg': 0.5}
 
 
-def draw_scalars(task: TaskSummary) -> plt.Figure | None:
+def draw_scalars(task: TaskSummary) -> Figure | None:
     """The learned scalars by stage, one row of panels an arm, one column a scalar."""
     names = sorted({name for arm in task.arms for scalars in arm.scalars for name in scalars})
     arms = [arm for arm in task.arms if any(arm.scalars)]

@@ -1,22 +1,19 @@
 """From a study to its trials: every arm's full config, checked against what it overrides."""
 
 import copy
-import hashlib
 import inspect
-import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import METRICS, MODELS, init_default_scope
 
-import mmse
+from mmse.ablation.fingerprint import code_fingerprint, digest
 from mmse.ablation.study import Arm, Study, Task
 from mmse.engine.config import nearest, override, read_config, walk
 from mmse.errors import UserError
@@ -24,8 +21,6 @@ from mmse.models import SEResNet
 from mmse.models.attention_config import DEFAULTS, describe, resolve_stages
 from mmse.swap import swap_backbone
 
-# Whose source shapes the result of a trial; the rest only moves, counts or draws it.
-SHAPING = ('models', 'weights', 'datasets', 'hooks/iteration_seed.py', 'ablation/start.py')
 # Keys of a config that leave the result as it is.
 SHAPELESS = (
     *('experiment_name', 'filename', 'launcher', 'log_level', 'log_processor', 'vis_backends'),
@@ -64,7 +59,7 @@ class Variant:
     def recipe(self) -> str:
         """A hash of all in the config that shapes the result, the seed apart."""
         shaping: dict[str, Any] = copy.deepcopy(self.cfg.to_dict())
-        for node in _backbones(shaping['model']):
+        for node, _ in _backbones(shaping['model']):
             node.pop('attention', None)
         for key in SHAPELESS:
             shaping.pop(key, None)
@@ -73,7 +68,7 @@ class Variant:
         hooks = shaping.get('custom_hooks') or []
         shaping['custom_hooks'] = [hook for hook in hooks if hook['type'] not in OBSERVERS]
         (shaping.get('randomness') or {}).pop('seed', None)
-        return _hash([shaping, _resolved(self.cfg), self.start])
+        return digest([shaping, _resolved(self.cfg), self.start])
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ class Trial:
     def id(self) -> str:
         """A name that another config, seed or code does not share."""
         parts = [self.variant.task.name, self.variant.arm.name, f'seed{self.seed}']
-        parts.append(_hash([self.variant.recipe, self.seed, code_fingerprint()])[:10])
+        parts.append(digest([self.variant.recipe, self.seed, code_fingerprint()])[:10])
         return '-'.join(re.sub(r'[^A-Za-z0-9.+=]+', '_', part) for part in parts if part)
 
 
@@ -135,28 +130,14 @@ def _read_base(task: Task) -> Config:
     return cfg
 
 
-@cache
-def code_fingerprint() -> str:
-    """A hash of the source that shapes the result of a trial."""
-    root = Path(mmse.__file__).parent
-    paths = [
-        path for part in SHAPING for path in sorted((root / part).rglob('*.py')) or [root / part]
-    ]
-    return _hash([[str(p.relative_to(root)), p.read_text(encoding='utf-8')] for p in paths])[:12]
-
-
-def _hash(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _backbones(model: Any) -> Iterator[Any]:
+def _backbones(model: Any) -> Iterator[tuple[Any, type[SEResNet]]]:
     """Every dict of a model that builds one of our backbones."""
     for _, node in walk({'model': model}):
         if isinstance(node, Mapping) and (kind := _class_of(node)) and issubclass(kind, SEResNet):
-            yield node
+            yield node, kind
 
 
-def _class_of(node: Mapping[str, Any]) -> type | None:
+def _class_of(node: Mapping[str, Any]) -> type[Any] | None:
     kind = node.get('type')
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(None) as registry:
@@ -167,8 +148,8 @@ def _class_of(node: Mapping[str, Any]) -> type | None:
 def _resolved(cfg: Config) -> list[list[list[dict[str, Any] | None]]]:
     """The attention of every block of every stage of each backbone."""
     backbones = []
-    for node in _backbones(cfg.model):
-        settings, depth = _class_of(node).arch_settings, node.get('depth')
+    for node, kind in _backbones(cfg.model):
+        settings, depth = kind.arch_settings, node.get('depth')
         if depth not in settings:
             raise UserError(f'depth of a backbone: {depth!r} given; allowed: {list(settings)}')
         with warnings.catch_warnings():
@@ -209,8 +190,8 @@ def _check_overrides(cfg: Config, overrides: Mapping[str, Any], where: str) -> N
 
 
 def _parameters(kind: type) -> set[str]:
-    classes = [base for base in kind.__mro__ if '__init__' in vars(base)]
-    return {name for base in classes for name in inspect.signature(base.__init__).parameters}
+    inits = [vars(base)['__init__'] for base in kind.__mro__ if '__init__' in vars(base)]
+    return {name for init in inits for name in inspect.signature(init).parameters}
 
 
 def _check_metric(task: Task, cfg: Config) -> None:

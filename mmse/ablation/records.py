@@ -52,7 +52,7 @@ def write_plan(folder: Path, study: Study, variants: Iterable[Variant]) -> list[
     """
     old = read_plan(folder) if (folder / 'plan.json').is_file() else None
     started = any((folder / 'trials').glob('*.json'))
-    plan = {
+    plan: Record = {
         'name': study.name,
         'start': study.start,
         'seeds': study.seeds,
@@ -99,7 +99,8 @@ def read_plan(folder: Path) -> Record:
     file = folder / 'plan.json'
     if not file.is_file():
         raise UserError(f'{folder} has no plan.json: run the ablation first (tools/ablate.py run)')
-    return json.loads(file.read_text(encoding='utf-8'))
+    plan: Record = json.loads(file.read_text(encoding='utf-8'))
+    return plan
 
 
 def read_trials(folder: Path) -> list[Record]:

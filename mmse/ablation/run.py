@@ -11,7 +11,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmse.ablation.engines import Ended
-from mmse.ablation.plan import Trial, Variant, code_fingerprint, trials_of
+from mmse.ablation.fingerprint import code_fingerprint
+from mmse.ablation.plan import Trial, Variant, trials_of
 from mmse.ablation.records import environment, write_json, write_plan
 from mmse.ablation.study import Study
 from mmse.ablation.trial import BUSY, LOG

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from mmse.ablation.estimate import trial_seconds
-from mmse.ablation.plan import code_fingerprint, resolve, trials_of
+from mmse.ablation.fingerprint import code_fingerprint
+from mmse.ablation.plan import resolve, trials_of
 from mmse.ablation.run import Folders, duration
 from mmse.ablation.stats import LEVEL, pairs_needed, smallest_p
 from mmse.ablation.study import Study
@@ -39,15 +40,15 @@ def show_plan(study: Study, results: Path) -> None:
     print(_power(len(study.seeds), len(study.contrasts) * len(study.tasks)))
     seconds = 0.0
     for task in study.tasks:
-        mine = [trial for trial in trials if trial.variant.task is task]
+        own = [trial for trial in trials if trial.variant.task is task]
         try:
-            one = trial_seconds(mine[0].variant.cfg)
+            one = trial_seconds(own[0].variant.cfg)
         except UserError as error:
             print(f'Time of {task.name or study.name}: not measured: {error}')
             continue
         of = f' of {task.name}' if task.name else ''
         print(f'Time of a trial{of}: about {duration(one)}, measured here in one process')
-        seconds += one * sum(not folders.record(trial).is_file() for trial in mine)
+        seconds += one * sum(not folders.record(trial).is_file() for trial in own)
     if seconds:
         print(f'Time of what is left, one trial after the other: about {duration(seconds)}')
 

@@ -91,7 +91,7 @@ def sign_flip_p(sample: np.ndarray) -> float:
 
 def smallest_p(pairs: int) -> float:
     """The smallest two-sided p that the sign-flip test can give with so many pairs."""
-    return min(1.0, 2 / 2**pairs)
+    return min(1.0, 2.0 ** (1 - pairs))
 
 
 def pairs_needed(contrasts: int) -> int:

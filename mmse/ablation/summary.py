@@ -75,7 +75,8 @@ class ArmSummary:
 
     def median(self, key: str) -> float:
         """Median of a number of its trials."""
-        return statistics.median(r[key] for r in self.records)
+        median: float = statistics.median(r[key] for r in self.records)
+        return median
 
 
 @dataclass(frozen=True)

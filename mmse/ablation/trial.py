@@ -125,7 +125,8 @@ def _results(
 
 
 def _model(runner: Runner) -> torch.nn.Module:
-    return getattr(runner.model, 'module', runner.model)
+    model: torch.nn.Module = getattr(runner.model, 'module', runner.model)
+    return model
 
 
 def _thin(values: list[float]) -> list[list[float]]:

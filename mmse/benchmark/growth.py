@@ -61,7 +61,7 @@ def time_cells(settings: Settings) -> Iterator[dict[str, Any]]:
 
 def _pixels(cell: dict[str, Any]) -> int:
     height, width = cell['size']
-    return cell['batch'] * height * width
+    return int(cell['batch'] * height * width)
 
 
 def write_growth(settings: Settings, folder: Path) -> list[Path]:
@@ -96,8 +96,8 @@ def draw(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
             axes.errorbar(x, medians, spread, marker='o', capsize=3, label=label)
         saved = [[c['saved'] for c in found['memory'] if c[axis] == v] for v in values]
         for place, dots in enumerate(saved):
-            label = 'kept for backward' if place == 0 else None
-            axes.plot([place] * len(dots), dots, 'k_', markersize=12, label=label)
+            once = 'kept for backward' if place == 0 else None
+            axes.plot([place] * len(dots), dots, 'k_', markersize=12, label=once)
         names = ['x'.join(map(str, v)) if axis == 'size' else str(v) for v in values]
         axes.set_xticks(range(len(values)), names)
         axes.set_xlabel({'size': 'image, pixels', 'batch': 'images', 'depth': 'depth'}[axis])

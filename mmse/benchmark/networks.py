@@ -27,21 +27,24 @@ def _timm(name: str, max_pool: bool, depth: int) -> nn.Module:
     extra: dict[str, Any] = {}
     if max_pool:
         extra['block_args'] = {'attn_layer': partial(SEModule, add_maxpool=True)}
-    return timm.create_model(
+    net: nn.Module = timm.create_model(
         f'{name}{depth}', features_only=True, out_indices=(1, 2, 3, 4), **extra
     )
+    return net
 
 
 def _mmpretrain(depth: int) -> nn.Module:
     from mmpretrain.models import SEResNet as Theirs
 
-    return Theirs(depth=depth, out_indices=(0, 1, 2, 3))
+    net: nn.Module = Theirs(depth=depth, out_indices=(0, 1, 2, 3))
+    return net
 
 
 def _mmdet(depth: int) -> nn.Module:
     from mmdet.models import ResNet
 
-    return ResNet(depth=depth, norm_eval=False)
+    net: nn.Module = ResNet(depth=depth, norm_eval=False)
+    return net
 
 
 def _mmse(attention: Any, fused: bool, depth: int) -> nn.Module:
@@ -119,10 +122,11 @@ def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn
             cfg.model.backbone.update(changes)
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope('mmdet'):
-            detectors[name] = MODELS.build(cfg.model)
-            detectors[name].init_weights()
+            detector = MODELS.build(cfg.model)
+            detector.init_weights()
+        detectors[name] = detector
         if attention is not None:
-            detectors[name].load_state_dict(detectors['plain'].state_dict(), strict=False)
+            detector.load_state_dict(detectors['plain'].state_dict(), strict=False)
     return detectors
 
 

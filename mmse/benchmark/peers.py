@@ -41,8 +41,8 @@ def _import_torchvision() -> None:
     except RuntimeError as error:
         if 'operator torchvision::nms does not exist' not in str(error):
             raise
-        library = torch.library.Library('torchvision', 'DEF')
+        library = torch.library.Library('torchvision', 'DEF')  # type: ignore[no-untyped-call]
         for name in _SCHEMAS:
-            library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+            library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')  # type: ignore[no-untyped-call]
         _stubs.append(library)
         import torchvision  # noqa: F401

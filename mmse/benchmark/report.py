@@ -100,9 +100,8 @@ def replace_file(file: Path, write_to: Callable[[Path], object]) -> None:
 
 def _chart(result: Result, file: Path) -> None:
     rows = result.rows[::-1]
-    kinds = ('inference', 'training', 'saved')
-    kinds = [kind for kind in kinds if any(getattr(row, kind) is not None for row in rows)]
     titles = {'inference': 'inference', 'training': 'training step', 'saved': 'kept for backward'}
+    kinds = [kind for kind in titles if any(getattr(row, kind) is not None for row in rows)]
     figure, panels = plt.subplots(
         1,
         len(kinds),

@@ -161,17 +161,17 @@ def run(settings: Settings) -> Result:
     for name, net in nets.items():
         parameters = sum(p.numel() for p in net.parameters())
         rows[name] = Row(name, parameters, None if settings.detector else _macs(net, settings))
-        net.to(device, memory_format=_memory_format(settings))
+        net.to(device, memory_format=_memory_format(settings))  # type: ignore[call-overload]
         if settings.compile and name != EAGER:
             net.compile(fullgraph=not settings.detector)
     for mode in settings.modes:
         functions = _functions(nets, batch, mode, settings)
         # What a compiled network keeps is not all seen by the hooks that count.
         if mode == 'training' and not (settings.detector or settings.compile):
+            kept: dict[str, int] = {}
             for name, net in nets.items():
-                forward = _forward(net, batch, mode, settings)
-                rows[name].saved_bytes = saved_bytes(net, forward)
-                rows[name].saved = rows[name].saved_bytes / rows[base].saved_bytes
+                kept[name] = saved_bytes(net, _forward(net, batch, mode, settings))
+                rows[name].saved_bytes, rows[name].saved = kept[name], kept[name] / kept[base]
         seconds = interleaved(functions, settings.rounds, device)
         for name, row in rows.items():
             median = sorted(seconds[name])[settings.rounds // 2]
@@ -197,7 +197,8 @@ def _macs(net: nn.Module, settings: Settings) -> float:
     net.eval()
     x = torch.randn(1, 3, *settings.size)
     info = get_model_complexity_info(net, inputs=x, show_table=False, show_arch=False)
-    return info['flops']
+    flops: float = info['flops']
+    return flops
 
 
 def _forward(

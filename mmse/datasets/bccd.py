@@ -5,6 +5,7 @@ import shutil
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from mmse.datasets.conversion import convert, find_layout, name_some, read_image
 from mmse.errors import UserError
@@ -19,7 +20,7 @@ _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 _DEFECTS = ('dropped_degenerate', 'dropped_outside', 'clipped')
 
 
-def prepare_bccd(src: str | Path, dst: str | Path) -> dict:
+def prepare_bccd(src: str | Path, dst: str | Path) -> dict[str, dict[str, int]]:
     """Convert a clone of BCCD to COCO JSON with the images beside it.
 
     Writes ``<split>/*.jpg`` and ``annotations/instances_<split>.json`` for train, val and, where
@@ -67,7 +68,8 @@ def _read_splits(root: Path) -> dict[str, list[tuple[Path, Path]]]:
     return splits
 
 
-def _convert_split(folder: Path, split: str, pairs: list[tuple[Path, Path]]) -> dict:
+def _convert_split(folder: Path, split: str, pairs: list[tuple[Path, Path]]) -> dict[str, int]:
+    annotations: list[dict[str, Any]]
     images, annotations = [], []
     counts: Counter[str | None] = Counter()
     (folder / split).mkdir()
@@ -109,7 +111,7 @@ def _read_boxes(file: Path) -> list[tuple[str, tuple[float, ...]]]:
     try:
         boxes = []
         for item in ElementTree.parse(file).iter('object'):
-            corners = tuple(float(item.findtext(f'bndbox/{key}')) for key in _CORNERS)
+            corners = tuple(float(item.findtext(f'bndbox/{key}')) for key in _CORNERS)  # type: ignore[arg-type]
             boxes.append((item.findtext('name', '').strip(), corners))
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise UserError(f'{file} is not a Pascal VOC annotation: {error}') from error

@@ -13,7 +13,7 @@ from mmse.registry import DATASETS
 def _base(package: str, name: str, subclass: str) -> type:
     """A dataset class of mmdet or mmseg, or a stand-in that says what is missing when built."""
     try:
-        return getattr(import_module(f'{package}.datasets'), name)
+        return getattr(import_module(f'{package}.datasets'), name)  # type: ignore[no-any-return]
     except (ImportError, AssertionError) as error:
         reason = error
 
@@ -28,7 +28,7 @@ def _base(package: str, name: str, subclass: str) -> type:
 
 
 @DATASETS.register_module()
-class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):
+class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):  # type: ignore[misc]
     """The built-in data for detection and instance segmentation.
 
     Args:
@@ -41,22 +41,22 @@ class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):
         UserError: The folder holds something else, or mmdet is missing.
     """
 
-    METAINFO: ClassVar[dict] = {'classes': CLASSES, 'palette': PALETTE}
+    METAINFO: ClassVar[dict[str, Any]] = {'classes': CLASSES, 'palette': PALETTE}
 
     def __init__(
-        self, *, data_root: str = DEFAULT_ROOT, shapes: dict | None = None, **kwargs: Any
+        self, *, data_root: str = DEFAULT_ROOT, shapes: dict[str, int] | None = None, **kwargs: Any
     ) -> None:
         self.shapes = shapes or {}
         super().__init__(data_root=data_root, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """As in mmdet, after making sure that the data are there."""
         ensure_shapes(self.data_root, **self.shapes)
-        return super().load_data_list()
+        return super().load_data_list()  # type: ignore[no-any-return]
 
 
 @DATASETS.register_module()
-class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):
+class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):  # type: ignore[misc]
     """The built-in data for semantic segmentation: background and the six shapes.
 
     Args:
@@ -69,15 +69,15 @@ class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):
         UserError: The folder holds something else, or mmseg is missing.
     """
 
-    METAINFO: ClassVar[dict] = {'classes': SEG_CLASSES, 'palette': SEG_PALETTE}
+    METAINFO: ClassVar[dict[str, Any]] = {'classes': SEG_CLASSES, 'palette': SEG_PALETTE}
 
     def __init__(
-        self, *, data_root: str = DEFAULT_ROOT, shapes: dict | None = None, **kwargs: Any
+        self, *, data_root: str = DEFAULT_ROOT, shapes: dict[str, int] | None = None, **kwargs: Any
     ) -> None:
         self.shapes = shapes or {}
         super().__init__(data_root=data_root, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """As in mmseg, after making sure that the data are there."""
         ensure_shapes(self.data_root, **self.shapes)
-        return super().load_data_list()
+        return super().load_data_list()  # type: ignore[no-any-return]

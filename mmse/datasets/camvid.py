@@ -30,7 +30,7 @@ _UNLABELLED = 11
 _IGNORE = 255
 
 
-def prepare_camvid(src: str | Path, dst: str | Path) -> dict:
+def prepare_camvid(src: str | Path, dst: str | Path) -> dict[str, dict[str, int]]:
     """Convert CamVid of a SegNet tutorial clone to ``img_dir`` and ``ann_dir``.
 
     Writes ``img_dir/<split>/*.png`` as they are and ``ann_dir/<split>/*.png`` with the unlabelled
@@ -70,7 +70,7 @@ def _pair_up(image_dir: Path, label_dir: Path) -> list[tuple[Path, Path]]:
     return [(image_dir / name, label_dir / name) for name in sorted(images)]
 
 
-def _convert_split(folder: Path, split: str, pairs: list[tuple[Path, Path]]) -> dict:
+def _convert_split(folder: Path, split: str, pairs: list[tuple[Path, Path]]) -> dict[str, int]:
     image_dir, label_dir = folder / 'img_dir' / split, folder / 'ann_dir' / split
     image_dir.mkdir(parents=True)
     label_dir.mkdir(parents=True)

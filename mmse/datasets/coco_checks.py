@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmse.datasets.conversion import name_some
 from mmse.datasets.report import Report, counted, find_missing, repeated
@@ -116,7 +117,7 @@ def check_coco(
     return Report(summary, trained, [f'{ann_file}: {warning}' for warning in warnings])
 
 
-def _load_coco(ann_file: str | Path) -> dict:
+def _load_coco(ann_file: str | Path) -> dict[str, list[dict[str, Any]]]:
     try:
         content = json.loads(Path(ann_file).read_bytes())
     except OSError as error:
@@ -135,10 +136,10 @@ def _load_coco(ann_file: str | Path) -> dict:
                     f'{ann_file} is not in COCO format: an entry of {part!r} has no '
                     f'{" and no ".join(lacking)}'
                 )
-    return content
+    return content  # type: ignore[no-any-return]
 
 
-def _class_names(content: dict, ann_file: str | Path) -> tuple[str, ...]:
+def _class_names(content: dict[str, list[dict[str, Any]]], ann_file: str | Path) -> tuple[str, ...]:
     categories = content['categories']
     problems = [
         *repeated('category id', (c['id'] for c in categories)),
@@ -153,7 +154,7 @@ def _is_box(box: object) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
 
 
-def _box_defect(annotation: dict, image: dict) -> str | None:
+def _box_defect(annotation: dict[str, Any], image: dict[str, Any]) -> str | None:
     """'degenerate' where mmdet skips the box, 'outside' where it reaches past the image."""
     x, y, width, height = annotation['bbox']
     right, bottom = x + width, y + height

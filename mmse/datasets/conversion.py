@@ -37,8 +37,8 @@ def convert(
     root: Path,
     dst: str | Path,
     splits: dict[str, list[tuple[Path, Path]]],
-    convert_split: Callable[[Path, str, list[tuple[Path, Path]]], dict],
-) -> dict:
+    convert_split: Callable[[Path, str, list[tuple[Path, Path]]], dict[str, int]],
+) -> dict[str, dict[str, int]]:
     """Write ``dst`` from pairs of image and annotation files, once.
 
     Args:
@@ -64,7 +64,7 @@ def convert(
         'source': _fingerprint(root, [f for pairs in splits.values() for p in pairs for f in p]),
     }
 
-    def build(folder: Path) -> dict:
+    def build(folder: Path) -> dict[str, dict[str, int]]:
         return {split: convert_split(folder, split, pairs) for split, pairs in splits.items()}
 
     return build_once(dst, settings, build)['facts']

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from mmengine.logging import print_log
@@ -14,7 +15,7 @@ from mmse.errors import UserError
 RECORD = 'dataset.json'
 
 
-def read_record(root: Path, settings: dict) -> dict | None:
+def read_record(root: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
     """What ``root`` says of itself.
 
     Args:
@@ -31,7 +32,7 @@ def read_record(root: Path, settings: dict) -> dict | None:
         return None
     advice = 'give another folder, or delete this one if it is not needed'
     try:
-        record = json.loads((root / RECORD).read_text())
+        record: dict[str, dict[str, Any]] = json.loads((root / RECORD).read_text())
         found = record['settings']
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
@@ -46,7 +47,9 @@ def read_record(root: Path, settings: dict) -> dict | None:
     return record
 
 
-def build_once(root: str | Path, settings: dict, build: Callable[[Path], dict]) -> dict:
+def build_once(
+    root: str | Path, settings: dict[str, Any], build: Callable[[Path], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Make ``root`` hold the data that ``build`` writes, unless it does already.
 
     One process builds in a scratch folder beside ``root`` and renames it at the end; others wait
@@ -77,7 +80,7 @@ def build_once(root: str | Path, settings: dict, build: Callable[[Path], dict]) 
         return read_record(root, settings) or _build(root, settings, build)
 
 
-def _acquire(lock: FileLock) -> AcquireReturnProxy:
+def _acquire(lock: FileLock) -> 'AcquireReturnProxy[FileLock]':
     try:
         return lock.acquire(timeout=0)
     except Timeout:
@@ -85,7 +88,9 @@ def _acquire(lock: FileLock) -> AcquireReturnProxy:
         return lock.acquire()
 
 
-def _build(root: Path, settings: dict, build: Callable[[Path], dict]) -> dict:
+def _build(
+    root: Path, settings: dict[str, Any], build: Callable[[Path], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     scratch = root.with_name(f'.{root.name}.partial')
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()

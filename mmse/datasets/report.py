@@ -20,7 +20,7 @@ class Report:
     """
 
     summary: str
-    classes: tuple
+    classes: tuple[str, ...] | tuple[int, ...]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -44,6 +44,6 @@ def counted(what: str, names: Sequence[str]) -> list[str]:
     return [f'{len(names)} {what} ({name_some(names)})'] if names else []
 
 
-def repeated(what: str, values: Iterable) -> list[str]:
+def repeated(what: str, values: Iterable[object]) -> list[str]:
     names = [str(value) for value, count in Counter(values).items() if count > 1]
     return counted(f'{what}s occur more than once', names)

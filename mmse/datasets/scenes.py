@@ -60,7 +60,7 @@ def _ray(angles: np.ndarray, radii: float | np.ndarray = 1.0) -> np.ndarray:
 
 def _area(polygon: np.ndarray) -> float:
     x, y = polygon.T
-    return 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
+    return 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))  # type: ignore[no-any-return]
 
 
 def _unit_outlines() -> list[list[np.ndarray]]:
@@ -133,7 +133,7 @@ def _colour(rng: np.random.Generator, label: int | None = None) -> np.ndarray:
         hue = (360 * label / len(CLASSES) + rng.normal(0, _HUE_SPREAD)) % 360
         saturation, value = rng.uniform(0.55, 1), rng.uniform(0.5, 1)
     hsv = np.array([[[hue, saturation, value]]])
-    return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2BGR)[0, 0] * 255
+    return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2BGR)[0, 0] * 255  # type: ignore[no-any-return]
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, strength: float) -> np.ndarray:

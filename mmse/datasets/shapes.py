@@ -12,6 +12,7 @@ Layout under its root::
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,7 +66,7 @@ def ensure_shapes(
                 f'got {value!r}'
             )
 
-    def build(folder: Path) -> dict:
+    def build(folder: Path) -> dict[str, Any]:
         start = time.perf_counter()
         counts = {
             split: _write_split(folder, split, number, size, seed)
@@ -90,6 +91,7 @@ def _scene(seed: int, split: int, index: int, size: int) -> Scene:
 
 def _write_split(folder: Path, split: str, number: int, size: int, seed: int) -> int:
     """Write one split's pictures, label maps and annotations; returns the number of instances."""
+    annotations: list[dict[str, Any]]
     images, annotations = [], []
     (folder / split).mkdir()
     (folder / 'semantic' / split).mkdir(parents=True)
@@ -118,7 +120,7 @@ def _write_split(folder: Path, split: str, number: int, size: int, seed: int) ->
     return len(annotations)
 
 
-def _annotation(label: int, mask: np.ndarray) -> dict:
+def _annotation(label: int, mask: np.ndarray) -> dict[str, Any]:
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         'category_id': label + 1,

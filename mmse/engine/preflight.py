@@ -73,12 +73,13 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
 def build_model(cfg: Config) -> nn.Module:
     """Build the config's model; a wrong key or value in it is the user's to mend."""
     try:
-        return MODELS.build(cfg.model)
+        model: nn.Module = MODELS.build(cfg.model)
     except Exception as error:  # every package of the model has errors of its own for it
         text = str(error.args[0] if isinstance(error, KeyError) else error)
         # MMEngine puts the class before the message, once for each level of nesting.
         text = re.sub(r'class `\w+` in [\w/]+\.py: ', '', text)
         raise UserError(f'the model of the config cannot be built: {text}') from error
+    return model
 
 
 def _datasets(dataset: Dataset) -> list[Dataset]:
@@ -88,9 +89,9 @@ def _datasets(dataset: Dataset) -> list[Dataset]:
     return [dataset]
 
 
-def _dataset_class(split: str, dataset: Dataset) -> type:
+def _dataset_class(split: str, dataset: Dataset) -> type[Any]:
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
-        kind = registry.get(dataset['type'])
+        kind: type[Any] | None = registry.get(dataset['type'])
     if kind is None:
         raise UserError(f'{split}_dataloader: there is no dataset of type {dataset["type"]}')
     return kind

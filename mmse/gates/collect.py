@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ class Collected:
 
 
 def collect(
-    model: nn.Module, batches: Iterable[Mapping[str, Any]], classes: tuple[str, ...]
+    model: BaseModel, batches: Iterable[Mapping[str, Any]], classes: tuple[str, ...]
 ) -> Collected:
     """Run a model over batches and keep every image's gates.
 
@@ -90,9 +91,9 @@ class Energy:
     after: np.ndarray
 
 
-def energies(model: nn.Module, batch: Mapping[str, Any]) -> list[Energy]:
+def energies(model: BaseModel, batch: Mapping[str, Any]) -> list[Energy]:
     """What recalibration does to the first image of a batch, in the last block of each stage."""
-    found = []
+    found: list[Energy] = []
     handles = []
     for backbone in backbones(model):
         for stage in backbone.res_layers:

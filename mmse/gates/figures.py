@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from mmse.gates.collect import Collected, Energy
 from mmse.gates.watch import SATURATED
@@ -15,7 +16,7 @@ INK, PALE = '#1b2a3a', '#9aa7b4'
 CHANNELS = 48
 
 
-def draw_distributions(collected: Collected) -> plt.Figure:
+def draw_distributions(collected: Collected) -> Figure:
     """The gates of every block: quartiles, range, and the saturated shares."""
     blocks = list(collected.gates)
     figure, axes = plt.subplots(figsize=(max(6, 0.55 * len(blocks) + 1.5), 4), layout='constrained')
@@ -37,7 +38,7 @@ def draw_distributions(collected: Collected) -> plt.Figure:
     return figure
 
 
-def draw_classes(collected: Collected) -> plt.Figure:
+def draw_classes(collected: Collected) -> Figure:
     """Which channels open for which class: the mean gate of a class less that of all classes."""
     last = {block.partition('.')[0]: block for block in collected.gates}
     figure, grid = plt.subplots(
@@ -69,7 +70,7 @@ def draw_classes(collected: Collected) -> plt.Figure:
     return figure
 
 
-def draw_learned(scalars: Mapping[str, Mapping[str, float]]) -> plt.Figure | None:
+def draw_learned(scalars: Mapping[str, Mapping[str, float]]) -> Figure | None:
     """What alpha, T and the weight of the average became, a point a block."""
     names = sorted({name for of_block in scalars.values() for name in of_block})
     if not names:
@@ -93,7 +94,7 @@ def draw_learned(scalars: Mapping[str, Mapping[str, float]]) -> plt.Figure | Non
     return figure
 
 
-def draw_energies(image: np.ndarray, energies: Sequence[Energy]) -> plt.Figure:
+def draw_energies(image: np.ndarray, energies: Sequence[Energy]) -> Figure:
     """The image, and its energy in each stage before and after recalibration."""
     figure, grid = plt.subplots(
         2, len(energies) + 1, figsize=(2.2 * (len(energies) + 1), 4.4), layout='constrained'

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import mmcv
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
@@ -124,7 +125,7 @@ def _in_words(model: nn.Module) -> str:
 
 def _write(
     out: Path,
-    drawn: dict[str, plt.Figure | None],
+    drawn: dict[str, Figure | None],
     collected: Collected,
     cfg: Config,
     checkpoint: str,

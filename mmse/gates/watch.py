@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention, SEResNet
@@ -14,7 +13,6 @@ SATURATED = 0.05
 
 def backbones(model: nn.Module) -> Iterator[SEResNet]:
     """Every backbone of ours in a model, wrapped for distributed training or not."""
-    model = model.module if is_model_wrapper(model) else model
     return (m for m in model.modules() if isinstance(m, SEResNet))
 
 

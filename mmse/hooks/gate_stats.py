@@ -54,7 +54,7 @@ class GateStatsHook(Hook):
         self._watched.close()
         if not self._gates:
             return
-        scalars = {}
+        scalars: dict[str, float] = {}
         stages: dict[str, list[Tensor]] = {}
         for name, attention in attentions(runner.model):
             if name in self._gates:

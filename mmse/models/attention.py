@@ -1,5 +1,7 @@
 """ChannelAttention: squeeze, excitation, gate and recalibration in one module."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +81,7 @@ class ChannelAttention(nn.Module):
         self.fusion_logits = (
             nn.Parameter(torch.zeros(2)) if resolved.get('fusion') == 'softmax' else None
         )
-        self.alpha = (
+        self.alpha: Tensor | float | None = (
             nn.Parameter(torch.tensor([resolved['alpha']]))
             if resolved.get('learnable_alpha')
             else resolved.get('alpha')
@@ -94,7 +96,7 @@ class ChannelAttention(nn.Module):
         """T as the forward pass uses it."""
         if self.settings['learnable_temperature']:
             return F.softplus(self.raw_temperature)
-        return self.settings['temperature']
+        return self.settings['temperature']  # type: ignore[no-any-return]
 
     @property
     def identity_gain(self) -> float:
@@ -118,7 +120,9 @@ class ChannelAttention(nn.Module):
         gain = self.excite(*functional.squeeze(x, self.settings['squeeze']))
         return functional.recalibrate(x, gain)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         # Weights other than its own end the random start (MMEngine's loader calls this as well).
         given = state_dict.get(f'{prefix}fc2.weight')
         if given is not None and not torch.equal(given.to(self.fc2.weight), self.fc2.weight):

@@ -36,12 +36,12 @@ class _ResidualBlock(BaseModule):
     @property
     def norm1(self) -> nn.Module:
         """Norm after the first convolution."""
-        return getattr(self, self.norm1_name)
+        return getattr(self, self.norm1_name)  # type: ignore[no-any-return]
 
     @property
     def norm2(self) -> nn.Module:
         """Norm after the second convolution."""
-        return getattr(self, self.norm2_name)
+        return getattr(self, self.norm2_name)  # type: ignore[no-any-return]
 
     last: ClassVar[int]  # convolutions and norms in the branch
     plugin_names: Mapping[str, Sequence[str]] = {}
@@ -49,7 +49,7 @@ class _ResidualBlock(BaseModule):
     @property
     def last_norm_name(self) -> str:
         """MMCV's name for the branch's last norm."""
-        return getattr(self, f'norm{self.last}_name')
+        return getattr(self, f'norm{self.last}_name')  # type: ignore[no-any-return]
 
     def convolve(self, x: Tensor) -> Tensor:
         """The residual branch up to its last convolution's output, a tensor of its own."""
@@ -76,7 +76,7 @@ class _ResidualBlock(BaseModule):
         conv = getattr(self, f'conv{self.last}')
         if any(map(_observed, (conv, norm, self.relu, *self.attention.modules()))):
             return 'plain (hooks)'
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
             return 'plain (traced)'
         return 'fused'
 
@@ -92,12 +92,12 @@ class _ResidualBlock(BaseModule):
             out = self.attention(out)
         out = self.last_plugins(out)
         out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)
+        return self.relu(out)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, ceil(H / stride), ceil(W / stride))."""
         if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._compute, x, use_reentrant=False)
+            return cp.checkpoint(self._compute, x, use_reentrant=False)  # type: ignore[no-any-return]
         return self._compute(x)
 
 
@@ -178,7 +178,7 @@ class SEBasicBlock(_ResidualBlock):
         self.attention = None if attention is None else ChannelAttention(planes, **attention)
 
     def convolve(self, x: Tensor) -> Tensor:
-        return self.conv2(self.relu(self.norm1(self.conv1(x))))
+        return self.conv2(self.relu(self.norm1(self.conv1(x))))  # type: ignore[no-any-return]
 
 
 class SEBottleneck(_ResidualBlock):
@@ -277,7 +277,7 @@ class SEBottleneck(_ResidualBlock):
     @property
     def norm3(self) -> nn.Module:
         """Norm after the third convolution, the branch's last."""
-        return getattr(self, self.norm3_name)
+        return getattr(self, self.norm3_name)  # type: ignore[no-any-return]
 
     def _add_plugins(self, plugins: Sequence[Config], position: str, channels: int) -> list[str]:
         names = []
@@ -309,7 +309,7 @@ class SEBottleneck(_ResidualBlock):
         out = self.relu(self.norm1(self.conv1(x)))
         out = self._plugged(out, 'after_conv1')
         out = self.relu(self.norm2(self.conv2(out)))
-        return self.conv3(self._plugged(out, 'after_conv2'))
+        return self.conv3(self._plugged(out, 'after_conv2'))  # type: ignore[no-any-return]
 
     def last_plugins(self, x: Tensor) -> Tensor:
         return self._plugged(x, 'after_conv3')

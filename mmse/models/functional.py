@@ -42,7 +42,7 @@ def fuse(s_avg: Tensor | None, s_max: Tensor | None, logits: Tensor | None) -> T
             without them the two are summed.
     """
     if s_max is None:
-        return s_avg
+        return s_avg  # type: ignore[return-value]
     if s_avg is None:
         return s_max
     if logits is None:
@@ -67,9 +67,9 @@ def gate(z: Tensor, kind: str, temperature: Tensor | float = 1.0) -> Tensor:
     return F.relu6(z + 3) / 6
 
 
-def gain(g: T, residual: bool, alpha: Tensor | float = 1.0) -> T:
+def gain(g: T, residual: bool, alpha: T | float | None = 1.0) -> T:
     """What a channel is multiplied with: g, or 1 + alpha * g with residual gating."""
-    return 1 + alpha * g if residual else g
+    return 1 + alpha * g if residual else g  # type: ignore[operator]
 
 
 def recalibrate(x: Tensor, q: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ def fused_tail(
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
         return _recalibrate(known, norm.bias, q, shortcut, in_place=True)
     between = _Between()
-    s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, between)
-    return _Recalibrate.apply(shortcut, attention.excite(s_avg, s_max), norm.bias.detach(), between)
+    s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, between)  # type: ignore[no-untyped-call]
+    return _Recalibrate.apply(shortcut, attention.excite(s_avg, s_max), norm.bias.detach(), between)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Known(NamedTuple):
@@ -227,7 +227,7 @@ def _normalise(
     if _uses_batch(norm):
         mean, var, m = passes.moments(y)
     else:
-        mean, var = (t.to(passes.accumulator(y)) for t in (norm.running_mean, norm.running_var))
+        mean, var = (t.to(passes.accumulator(y)) for t in (norm.running_mean, norm.running_var))  # type: ignore[union-attr]
     invstd = (var + norm.eps).rsqrt_()
     shift: Tensor | float = 0.0
     if passes.any_of(mean * invstd, lambda ratio: ratio.abs() > FAR):
@@ -239,16 +239,16 @@ def _normalise(
             mean, var, m = passes.moments(y)
             invstd = (var + norm.eps).rsqrt_()
     if norm.training and norm.track_running_stats:
-        norm.num_batches_tracked.add_(1)
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         momentum = norm.momentum
         if momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
+            momentum = 1.0 / float(norm.num_batches_tracked)  # type: ignore[arg-type]
         count = y.numel() / y.shape[1]
         for running, new in (
             (norm.running_mean, mean + shift),
             (norm.running_var, var * (count / (count - 1))),
         ):
-            running.lerp_(new.to(running.dtype), momentum)
+            running.lerp_(new.to(running.dtype), momentum)  # type: ignore[union-attr]
     if per_sample and m is None:
         m = y.mean((2, 3), dtype=mean.dtype) - mean
     return y, mean, invstd, m if per_sample else None

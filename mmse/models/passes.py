@@ -93,7 +93,7 @@ def affine(y: Tensor, scale: Tensor, offset: Tensor, in_place: bool = False) -> 
 def add_relu_(x: Tensor, shortcut: Tensor) -> Tensor:
     """relu(x + shortcut) in place of x."""
     if x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.dtype == shortcut.dtype:
-        return torch.ops.aten._add_relu_(x, shortcut)
+        return torch.ops.aten._add_relu_(x, shortcut)  # type: ignore[no-any-return]
     return x.add_(shortcut).relu_()
 
 
@@ -108,11 +108,11 @@ def sums(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels = shape = y.shape[:2]
     if d.is_contiguous() and y.is_contiguous():  # all maps are channels of one sample
         maps = (t.view(1, batch * channels, -1, 1) for t in (d, y))
-        sum_d, sum_dy = _norm_backward(*maps, mean.expand(shape).reshape(-1))
+        sum_d, sum_dy = _norm_backward(*maps, mean.expand(shape).reshape(-1))  # type: ignore[call-arg]
         return sum_d.view(shape), sum_dy.view(shape)
-    samples = zip(d.split(1), y.split(1), strict=True)
+    samples = zip(d.split(1), y.split(1), strict=True)  # type: ignore[no-untyped-call]
     found = [_norm_backward(*maps, mean) for maps in samples]
-    return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+    return tuple(torch.stack(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
 def _norm_backward(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:

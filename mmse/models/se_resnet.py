@@ -83,7 +83,9 @@ class SEResNet(BaseModule):
         UserError: (a ValueError) for a wrong argument; it names the place and what is allowed.
     """
 
-    arch_settings: ClassVar[dict[int, tuple[type, tuple[int, ...]]]] = {
+    arch_settings: ClassVar[
+        dict[int, tuple[type[SEBasicBlock] | type[SEBottleneck], tuple[int, ...]]]
+    ] = {
         18: (SEBasicBlock, (2, 2, 2, 2)),
         34: (SEBasicBlock, (3, 4, 6, 3)),
         50: (SEBottleneck, (3, 4, 6, 3)),
@@ -234,9 +236,11 @@ class SEResNet(BaseModule):
     @property
     def norm1(self) -> nn.Module:
         """Norm of the plain stem."""
-        return getattr(self, self.norm1_name)
+        return getattr(self, self.norm1_name)  # type: ignore[no-any-return]
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:  # type: ignore
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         # Both torch's and MMEngine's loaders come through here, before the children's weights.
         weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
         if weights:

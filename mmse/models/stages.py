@@ -84,7 +84,7 @@ def make_stage(
         norm_cfg: MMCV's norm config.
         block_args: What every block takes besides.
     """
-    outplanes = planes * block.expansion
+    outplanes = planes * block.expansion  # type: ignore[attr-defined]
     downsample = None
     if stride != 1 or inplanes != outplanes:
         layers: list[nn.Module] = []

@@ -110,7 +110,7 @@ def adapt(
             if not key.endswith('num_batches_tracked'):
                 report.new.append(key)
     report.unused = [key for key in given if key not in own]
-    stages = tuple(f'{stage}.' for stage in backbone.res_layers)
+    stages = tuple(f'{stage}.' for stage in backbone.res_layers)  # type: ignore[union-attr]
     strangers = [key for key in report.unused if key.startswith(('stem.', *stages))]
     if strangers:
         hint = _GIVE_ATTENTION if '.attention.' in strangers[0] else _REMEDY
@@ -124,7 +124,7 @@ def adapt(
 
 def attention_blocks(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Name and module of every block that has attention."""
-    for stage in backbone.res_layers:
+    for stage in backbone.res_layers:  # type: ignore[union-attr]
         for index, block in enumerate(getattr(backbone, stage)):
             if block.attention is not None:
                 yield f'{stage}.{index}', block
@@ -136,10 +136,10 @@ def start_at_identity(state: dict[str, Tensor], name: str, block: nn.Module) -> 
     Raises:
         UserError: The gain at the start is 0.
     """
-    gain = block.attention.identity_gain
+    gain: float = block.attention.identity_gain  # type: ignore[union-attr, assignment]
     if gain == 0:
         raise UserError(
-            f'{name}.attention: alpha={block.attention.settings["alpha"]:g} makes the gain '
+            f'{name}.attention: alpha={block.attention.settings["alpha"]:g} makes the gain '  # type: ignore[union-attr, index]
             '1 + alpha / 2 zero, from which pretrained weights cannot be kept; '
             'use another alpha, or preserve_pretrained=False'
         )

@@ -84,7 +84,7 @@ def from_mmse(weights: Mapping[str, T], layout: str) -> dict[str, T]:
 
 def _modules(layout: str, weights: Mapping[str, T], shifted: Iterable[int]) -> dict[str, str]:
     """Stem and shortcuts, ours to theirs; ``shifted``: stages whose shortcut has no pooling."""
-    modules = {}
+    modules: dict[str, str] = {}
     if any(key.startswith(('stem.', 'conv1.0.')) for key in weights):
         modules |= _DEEP_STEM[layout]
     if layout == 'mmpretrain' and any('.downsample.2.' in key for key in weights):

@@ -64,7 +64,7 @@ def allow_mmengine_globals() -> None:
     )
 
 
-@CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.safetensors$')
+@CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.safetensors$')  # type: ignore[untyped-decorator]
 def load_safetensors(filename: str, map_location: Any = None) -> dict[str, torch.Tensor]:
     """Loader of MMEngine for a local ``.safetensors`` file, on the CPU.
 
@@ -115,7 +115,7 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # a damaged file can fail in any way
         if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(str(error))):
             raise UserError(
-                f'{path} carries {refused[refused.lastindex]}, which could run code when loaded, '
+                f'{path} carries {refused[refused.lastindex]}, which could run code when loaded, '  # type: ignore[index]
                 'and is refused; load it where you trust it and save its state_dict again'
             ) from error
         raise UserError(
