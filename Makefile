@@ -6,12 +6,13 @@ PYTHON := $(VENV)/bin/python
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint docs clean
 
 help:
 	@echo 'make demo    train a Faster R-CNN with an SE-ResNet-50 on the built-in data'
 	@echo 'make test    run all tests'
 	@echo 'make lint    check the style with ruff and the types with mypy'
+	@echo 'make docs    build the documentation into site/'
 	@echo 'make setup   only install what these need, into $(VENV); what is there is skipped'
 	@echo 'make clean   remove build products and caches; data, work_dirs and $(VENV) stay'
 	@echo 'STACK=onedl  with any of them: the OneDL forks instead of OpenMMLab, in .venv-onedl'
@@ -30,7 +31,10 @@ lint: setup
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
+docs: setup
+	$(PYTHON) tools/build_docs.py
+
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find mmse configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo 'data, work_dirs and the environments (.venv, .venv-onedl) are kept'

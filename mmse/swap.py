@@ -51,7 +51,7 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
 
     Args:
         cfg: A config with a ``model``, text or pure Python; changed in place.
-        attention: What the backbones' blocks get; see :class:`mmse.models.SEResNet`.
+        attention: What the backbones' blocks get; see ``mmse.models.SEResNet``.
 
     Returns:
         What was changed, a line each: ``place: old -> new``.

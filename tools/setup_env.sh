@@ -68,7 +68,8 @@ torch() {
 libraries() {
     # Every build of OpenCV unpacks into the same folder, so none may be there before ours.
     pip uninstall -qq -y opencv-python opencv-python-headless
-    pip install -r requirements/libraries.txt -r requirements/dev.txt -r requirements/ray.txt
+    pip install -r requirements/libraries.txt -r requirements/dev.txt -r requirements/docs.txt \
+        -r requirements/ray.txt
     pip install --no-deps -r <(grep -vxF "$ops" "requirements/$stack.txt")
 }
 
@@ -106,8 +107,9 @@ EOF
 
 peers() {
     # pip leaves what it finds in a target folder as it is.
-    rm -rf "$venv/peers"
+    rm -rf "$venv/peers" "$venv/mmdeploy"
     pip install --no-deps --target "$venv/peers" -r requirements/peers.txt
+    pip install --no-deps --target "$venv/mmdeploy" -r requirements/mmdeploy.txt
     "$python" - <<'EOF'
 from mmse.benchmark.peers import import_peers
 
@@ -131,11 +133,11 @@ step 1 environment "making $venv: seconds" "$stack"
 step 2 torch 'installing torch: a few minutes' \
     "$(fingerprint_of requirements/torch.txt requirements/build.txt)"
 step 3 libraries 'installing the pinned packages: about a minute' \
-    "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt ray.txt)"
+    "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt docs.txt ray.txt)"
 step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
     "$ops $(fingerprint_of requirements/torch.txt)"
-step 5 peers 'installing timm and mmpretrain for the tests: about a minute' \
-    "$(fingerprint_of requirements/peers.txt requirements/torch.txt)"
+step 5 peers 'installing timm, mmpretrain and mmdeploy for the tests: about a minute' \
+    "$(fingerprint_of requirements/{peers,mmdeploy,torch}.txt)"
 step 6 mmse 'installing mmse: seconds' \
     "$PWD $(fingerprint_of setup.py pyproject.toml mmse/version.py requirements/*.txt)"
 echo "set-up: $venv is complete"

@@ -15,7 +15,7 @@ def write_report(folder: Path) -> Summary:
     """Write ``report.md``, ``report.html`` and ``figures/`` from the trial files of a folder.
 
     Args:
-        folder: The results of a study; see :class:`mmse.ablation.run.Folders`.
+        folder: The results of a study; see ``mmse.ablation.run.Folders``.
 
     Raises:
         UserError: There is no plan, or no trial that has finished.

@@ -55,7 +55,7 @@ def run(
         variants: Its arms on its tasks, resolved.
         folders: Where results and working folders are.
         engine: Runs working folders and yields each with its exit code as it ends; see
-            :mod:`mmse.ablation.engines`.
+            ``mmse.ablation.engines``.
         retry_failed: Take up trials again that have failed.
         keep_checkpoints: Keep the checkpoints of trials that have finished.
 

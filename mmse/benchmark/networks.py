@@ -67,7 +67,7 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
     """Backbones with BatchNorm in training mode, four outputs each, and seeded weights.
 
     Args:
-        names: Which of :data:`BACKBONES`, by name or, where it is none, by a part of the name; all
+        names: Which of ``BACKBONES``, by name or, where it is none, by a part of the name; all
             of them if None. The plain one is always among them.
         depth: 18, 34, 50, 101 or 152.
 

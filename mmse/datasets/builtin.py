@@ -33,7 +33,7 @@ class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):  # ty
 
     Args:
         data_root: The data folder; generated if it is missing or empty.
-        shapes: Settings of :func:`mmse.datasets.shapes.ensure_shapes` that differ from its
+        shapes: Settings of ``mmse.datasets.shapes.ensure_shapes`` that differ from its
             defaults, for data of another size, number or seed (in a folder of their own).
         **kwargs: As for mmdet's ``CocoDataset``.
 
@@ -61,7 +61,7 @@ class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):  #
 
     Args:
         data_root: The data folder; generated if it is missing or empty.
-        shapes: Settings of :func:`mmse.datasets.shapes.ensure_shapes` that differ from its
+        shapes: Settings of ``mmse.datasets.shapes.ensure_shapes`` that differ from its
             defaults, for data of another size, number or seed (in a folder of their own).
         **kwargs: As for mmseg's ``BaseSegDataset``.
 

@@ -33,7 +33,7 @@ def draw_pair(
 
 
 def draw_predictions(runner: Runner, path: Path, count: int = 6) -> None:
-    """Draw validation images, evenly spaced, in one picture; see :func:`draw_pair`.
+    """Draw validation images, evenly spaced, in one picture; see ``draw_pair``.
 
     Args:
         runner: A runner with a trained model and a validation loop.

@@ -40,11 +40,11 @@ class ChannelAttention(nn.Module):
         y = x * g                           or, with residual gating, x * (1 + alpha * g)
 
     A parameter exists only where the forward pass uses it. Source: https://arxiv.org/abs/1709.01507
-    (``preset='se'``); :mod:`mmse.models.functional` names those of the other parts.
+    (``preset='se'``); ``mmse.models.functional`` names those of the other parts.
 
     Args:
         in_channels: Channels C of the feature map.
-        preset: A name in :data:`PRESETS` whose settings are the start; the keys given beside it
+        preset: A name in ``PRESETS`` whose settings are the start; the keys given beside it
             change them. Without it the defaults below hold.
         squeeze: ``'avg'``, ``'max'`` or ``'avg+max'`` (default).
         fusion: Of two squeezes: ``'softmax'`` (default; learned weights that start equal) or
@@ -105,7 +105,7 @@ class ChannelAttention(nn.Module):
         return functional.gain(0.5, self.settings['residual'], alpha)
 
     def gate(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
-        """The gate g of each channel from what :func:`functional.squeeze` gives, (B, C)."""
+        """The gate g of each channel from what ``functional.squeeze`` gives, (B, C)."""
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
         z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))
         return functional.gate(z, self.settings['gate'], self.temperature)

@@ -18,7 +18,7 @@ from mmse.errors import UserError
 
 
 class AttentionSettings(TypedDict, total=False):
-    """The keys of an attention dict; see :class:`mmse.models.ChannelAttention`."""
+    """The keys of an attention dict; see ``mmse.models.ChannelAttention``."""
 
     squeeze: str
     fusion: str
@@ -117,7 +117,7 @@ def resolve_attention(
         where: The place in the config that errors and warnings name.
 
     Returns:
-        None for no attention, else a dict with every key of :class:`AttentionSettings` that the
+        None for no attention, else a dict with every key of ``AttentionSettings`` that the
         forward pass uses, in a fixed order.
 
     Raises:
@@ -167,7 +167,7 @@ def resolve_stages(
         where: The place in the config that errors and warnings name.
 
     Returns:
-        The resolved form (see :func:`resolve_attention`) of each block of each stage.
+        The resolved form (see ``resolve_attention``) of each block of each stage.
 
     Raises:
         UserError: A list of the wrong length, or a wrong entry; it names the place.

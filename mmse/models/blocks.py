@@ -126,10 +126,10 @@ class SEBasicBlock(_ResidualBlock):
         norm_cfg: MMCV's norm config.
         dcn: Must be None, as in mmdet and mmseg.
         plugins: Must be None, as in mmdet and mmseg.
-        attention: Resolved settings of :class:`ChannelAttention`, or None.
+        attention: Resolved settings of ``ChannelAttention``, or None.
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
-            :attr:`path`.
+            ``path``.
     """
 
     expansion = 1
@@ -197,11 +197,11 @@ class SEBottleneck(_ResidualBlock):
         dcn: MMCV's deformable convolution in the place of the 3x3 one. ``fallback_on_stride``
             is popped from it, as mmdet does: of the blocks that share a dict the first takes it.
         plugins: MMCV plugins, each with ``cfg`` and ``position`` after_conv1, 2 or 3.
-        attention: Resolved settings of :class:`ChannelAttention`, or None; it comes right after the
+        attention: Resolved settings of ``ChannelAttention``, or None; it comes right after the
             last norm, before the plugins of after_conv3.
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
-            :attr:`path`.
+            ``path``.
         groups: Groups of the 3x3 convolution (ResNeXt).
         base_width: Width of a group at ``base_channels`` planes (ResNeXt).
         base_channels: Channels of the first stage, which ``base_width`` refers to.

@@ -1,7 +1,7 @@
 """Passes over a feature map, each reading it once where torch has a kernel that can.
 
-What :mod:`mmse.models.fused` is made of. Numbers a sample and channel are (B, C), and in at least
-single precision (:func:`accumulator`).
+What ``mmse.models.fused`` is made of. Numbers a sample and channel are (B, C), and in at least
+single precision (``accumulator``).
 """
 
 from collections.abc import Callable

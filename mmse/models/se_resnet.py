@@ -35,7 +35,7 @@ class SEResNet(BaseModule):
     Args:
         depth: 18, 34, 50, 101 or 152.
         attention: What each block gets: None, a preset's name, a dict of the settings of
-            :class:`mmse.models.ChannelAttention`, or a list with one such entry a stage, in which
+            ``mmse.models.ChannelAttention``, or a list with one such entry a stage, in which
             a stage's entry may be a list with one entry a block.
         in_channels: Channels of the image.
         stem_channels: Channels of the stem; None takes ``base_channels``.

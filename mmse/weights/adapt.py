@@ -1,7 +1,7 @@
 """Fitting a checkpoint's ResNet weights to a backbone with attention, when they are loaded.
 
 Two things happen on the way in. Keys of other layouts get our names
-(:mod:`mmse.weights.layouts`). And where the backbone has attention that the checkpoint has not, the
+(``mmse.weights.layouts``). And where the backbone has attention that the checkpoint has not, the
 attention starts at the identity: with fc2 at zero the gate is 1/2 whatever the input, so the branch
 is scaled by a known gain (1/2, or 1 + alpha / 2 with residual gating); dividing the weight and the
 bias of the branch's last norm by it gives back exactly the function of the plain network.
@@ -32,7 +32,7 @@ class LoadReport:
     """What loading a checkpoint into a backbone did.
 
     Args:
-        layout: Whose checkpoint it was; see :mod:`mmse.weights.layouts`.
+        layout: Whose checkpoint it was; see ``mmse.weights.layouts``.
         loaded: Keys that the checkpoint gave.
         new: Keys that it has not: attention, deformable offsets, plugins.
         unused: Keys of the checkpoint that the backbone has no place for.

@@ -50,13 +50,13 @@ class Conversion:
 
 
 def convert_file(src: str | Path, dst: str | Path, to: str, attention: Any = None) -> Conversion:
-    """Convert a checkpoint file; see :func:`convert`.
+    """Convert a checkpoint file; see ``convert``.
 
     Args:
         src: A checkpoint of torch or safetensors.
         dst: The file to write, with safetensors if that is its ending; it must not exist yet.
-        to: One of :data:`LAYOUTS`.
-        attention: As for :func:`convert`; by default what the config in ``src`` says.
+        to: One of ``LAYOUTS``.
+        attention: As for ``convert``; by default what the config in ``src`` says.
 
     Raises:
         UserError: ``src`` cannot be read or converted, or ``dst`` is there already.
@@ -87,7 +87,7 @@ def convert(
 
     Args:
         weights: A state dict of any layout, of a bare network or with ``backbone.`` prefixes.
-        to: One of :data:`LAYOUTS`. Keys for mmpretrain have the prefixes of an ImageClassifier.
+        to: One of ``LAYOUTS``. Keys for mmpretrain have the prefixes of an ImageClassifier.
         attention: What the user says that the ``attention`` of weights in our layout is.
         recorded: What their training's config says that it is.
 

@@ -11,7 +11,7 @@ from mmse.errors import UserError
 
 
 def record_attention(attention: Any) -> dict[str, str]:
-    """The ``meta`` of a checkpoint in which :func:`recorded_attention` finds an attention."""
+    """The ``meta`` of a checkpoint in which ``recorded_attention`` finds an attention."""
     return {'cfg': f'model = dict(backbone=dict(attention={attention!r}))\n'}
 
 

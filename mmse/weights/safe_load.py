@@ -1,7 +1,7 @@
 """Safe loading of checkpoints: tensors, plain data and what MMEngine adds to them, nothing else.
 
 torch >= 2.6 loads with ``weights_only=True``. MMEngine's own checkpoints hold more than tensors:
-the message hub's :class:`HistoryBuffer` objects and the annealing function of a one-cycle schedule,
+the message hub's ``HistoryBuffer`` objects and the annealing function of a one-cycle schedule,
 which pickle their functions through ``builtins.getattr``, and NumPy scalars and arrays. Exactly
 these are put on torch's allow-list. ``.safetensors`` files are safe by design; MMEngine's loaders
 read them as well once this module is imported.
