@@ -1,17 +1,21 @@
 """ONNX files: equal to the model in onnxruntime at sizes that they were not traced with."""
 
 import math
+import os
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from engine_utils import CONFIGS, TINY_FASTER_RCNN, TINY_FCN
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 from torch import nn
 
 from mmse.engine.config import load_config
@@ -148,3 +152,39 @@ def test_int8_keeps_the_features(gate, tmp_path):
         assert ratio == pytest.approx(-10 * math.log10(error), abs=1e-3)
         assert ratio > 15
     assert (tmp_path / 'int8.onnx').stat().st_size < 0.5 * (tmp_path / 'float.onnx').stat().st_size
+
+
+@pytest.mark.slow
+def test_a_whole_detector_by_mmdeploy(tmp_path):
+    folder = Path(sys.prefix, 'mmdeploy')
+    if not (folder / 'mmdeploy').is_dir():
+        pytest.skip('mmdeploy has no build for this machine')
+    # Without suppression: mmdeploy does it over all levels and mmdet in each, and among the boxes of
+    # a network that is not trained the last bit decides which one stays.
+    keep = {f'model.test_cfg.{k}.nms.iou_threshold': 1.0 for k in ('rpn', 'rcnn')}
+    keep |= {f'model.test_cfg.{k}.max_per_img': 2000 for k in ('rpn', 'rcnn')}
+    cfg, checkpoint = saved('faster_rcnn_se_r50.py', TINY_FASTER_RCNN | keep, tmp_path)
+    weights = torch.load(checkpoint)
+    for layer in ('fc_cls', 'fc_reg'):  # scores that are apart from each other, boxes that move
+        weights['state_dict'][f'roi_head.bbox_head.{layer}.weight'] *= 5
+    torch.save(weights, checkpoint)
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / 'image.png')
+    command = [sys.executable, 'tools/export_detector.py', str(cfg), str(checkpoint)]
+    run = subprocess.run(
+        [*command, str(tmp_path / 'image.png'), str(tmp_path / 'out.onnx')],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    line = re.search(r'(\d+) of (\d+) boxes are found within (\S+) pixels', run.stdout)
+    found, wanted, distance = map(float, line.groups())
+    # A box is found only if the network agrees; which of many alike is kept, only NMS knows.
+    assert wanted >= 5
+    assert found >= wanted / 2
+    assert distance < 1e-3
+    outputs = onnxruntime.InferenceSession(tmp_path / 'out.onnx').get_outputs()
+    assert [output.name for output in outputs] == ['dets', 'labels']
+    assert list(tmp_path.glob('*.part*')) == []
