@@ -159,8 +159,8 @@ def test_a_whole_detector_by_mmdeploy(tmp_path):
     folder = Path(sys.prefix, 'mmdeploy')
     if not (folder / 'mmdeploy').is_dir():
         pytest.skip('mmdeploy has no build for this machine')
-    # Without suppression: mmdeploy does it over all levels and mmdet in each, and among the boxes of
-    # a network that is not trained the last bit decides which one stays.
+    # Without suppression: mmdeploy does it over all levels and mmdet in each, and among the boxes
+    # of a network that is not trained the last bit decides which one stays.
     keep = {f'model.test_cfg.{k}.nms.iou_threshold': 1.0 for k in ('rpn', 'rcnn')}
     keep |= {f'model.test_cfg.{k}.max_per_img': 2000 for k in ('rpn', 'rcnn')}
     cfg, checkpoint = saved('faster_rcnn_se_r50.py', TINY_FASTER_RCNN | keep, tmp_path)

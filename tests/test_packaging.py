@@ -7,13 +7,19 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
+from wheel_utils import ROOT, build, copy_sources
 
-ROOT = Path(__file__).parents[1]
+pytest_plugins = ('wheel_fixtures',)
+
+# Where `make setup` puts what only tests need; the OneDL environment has no such folder.
+PEERS = Path(sys.prefix, 'peers')
 STACK = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'opencv-python'}
 
 
@@ -24,28 +30,9 @@ def pins(name):
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    """A wheel that is built from an unpacked source distribution, as ``pip install`` does."""
-    work = tmp_path_factory.mktemp('build')
-    source = work / 'source'
-    ignore = shutil.ignore_patterns('__pycache__', '*.egg-info')
-    for name in ('mmse', 'requirements'):
-        shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'CHANGELOG.md'):
-        shutil.copy(ROOT / name, source)
-
-    def build(folder, kind):
-        code = f'import setuptools.build_meta as b; b.build_{kind}({str(work)!r})'
-        subprocess.run([sys.executable, '-c', code], cwd=folder, check=True, capture_output=True)
-
-    build(source, 'sdist')
-    [archive] = work.glob('mmse-*.tar.gz')
-    with tarfile.open(archive) as tar:
-        tar.extractall(work / 'unpacked', filter='data')
-    [unpacked] = (work / 'unpacked').iterdir()
-    build(unpacked, 'wheel')
-    [path] = work.glob('*.whl')
-    with zipfile.ZipFile(path) as archive:
+def wheel(built):
+    """The wheel, opened."""
+    with zipfile.ZipFile(built.wheel) as archive:
         yield archive
 
 
@@ -82,6 +69,130 @@ def test_wheel_holds_the_package_only(wheel):
     templates = {str(p.relative_to(ROOT)) for p in (ROOT / 'mmse').rglob('*.jinja')}
     assert len(templates) == 3
     assert templates <= set(wheel.namelist())
+
+
+def mim_files():
+    """What the wheel has for MIM and MMEngine, by its path in the repository."""
+    names = 'train test ablate benchmark convert_weights export_detector export_onnx'
+    tools = {f'tools/{name}.py' for name in (*names.split(), 'inspect_gates', 'prepare_data')}
+    configs = [p for p in (ROOT / 'configs').rglob('*.*') if p.suffix != '.pyc']
+    assert len(configs) > 50
+    return {'model-index.yml', *tools, *(str(p.relative_to(ROOT)) for p in configs)}
+
+
+def test_wheel_holds_configs_tools_and_model_index(wheel):
+    prefix = 'mmse/.mim/'
+    there = {name.removeprefix(prefix) for name in wheel.namelist() if name.startswith(prefix)}
+    assert there == mim_files()
+    for name in there:
+        assert wheel.read(prefix + name) == (ROOT / name).read_bytes(), name
+    [record] = [name for name in wheel.namelist() if name.endswith('.dist-info/RECORD')]
+    recorded = {line.split(',')[0] for line in wheel.read(record).decode().splitlines()}
+    assert {prefix + name for name in there} <= recorded
+
+
+def test_mim_finds_one_file_for_the_name_of_a_config(wheel):
+    """MIM takes the only file of that name in the whole package."""
+    counts = Counter(name.rpartition('/')[2] for name in wheel.namelist())
+    names = [name for name in mim_files() if re.match(r'configs/(?!.*_base_).*\.py', name)]
+    assert len(names) > 30
+    assert {counts[name.rpartition('/')[2]] for name in names} == {1}
+
+
+def test_sdist_holds_what_a_wheel_is_built_from(built):
+    with tarfile.open(built.sdist) as tar:
+        names = {name.partition('/')[2] for name in tar.getnames()}
+    assert mim_files() | {'README.md', 'LICENSE', 'CHANGELOG.md', 'setup.py'} <= names
+    assert {f'requirements/{path.name}' for path in (ROOT / 'requirements').glob('*')} <= names
+
+
+def test_a_build_leaves_the_sources_as_they_are(built):
+    assert not list((built.unpacked / 'mmse').rglob('.mim'))
+
+
+def test_a_second_build_has_no_config_that_is_gone(built, wheel, tmp_path):
+    again = tmp_path / 'again'
+    shutil.copytree(built.unpacked, again)
+    assert list(again.glob('build/lib/mmse/.mim/configs/fcn_se_r50.py'))
+    (again / 'configs/fcn_se_r50.py').unlink()
+    build('wheel', again, tmp_path)
+    [path] = tmp_path.glob('*.whl')
+    with zipfile.ZipFile(path) as archive:
+        gone = set(wheel.namelist()) - set(archive.namelist())
+    assert gone == {'mmse/.mim/configs/fcn_se_r50.py'}
+
+
+def test_an_editable_installation_has_no_copies(tmp_path):
+    source = tmp_path / 'source'
+    copy_sources(source)
+    build('editable', source, tmp_path / 'lenient')
+    [path] = (tmp_path / 'lenient').glob('*.whl')
+    with zipfile.ZipFile(path) as archive:
+        assert not [name for name in archive.namelist() if '.mim' in name]
+    assert not list(source.rglob('.mim'))
+    # In the strict mode all that a wheel has is linked, from what the build command reports.
+    build('editable', source, tmp_path / 'strict', {'editable_mode': 'strict'})
+    [mim] = (source / 'build').glob('__editable__*/mmse/.mim')
+    linked = {str(p.relative_to(mim)): p for p in mim.rglob('*') if not p.is_dir()}
+    assert set(linked) == mim_files()
+    assert all(path.samefile(source / name) for name, path in linked.items())
+
+
+def test_index_servers_take_the_distributions(built, metadata):
+    assert metadata['Description-Content-Type'] == 'text/markdown'
+    assert (
+        metadata.get_payload(decode=True).decode().strip()
+        == (ROOT / 'README.md').read_text().strip()
+    )
+    done = subprocess.run(
+        [sys.executable, '-m', 'twine', 'check', '--strict', built.sdist, built.wheel],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('PASSED') == 2
+
+
+def test_model_index():
+    """Every entry is a config here, with the figures of results/README.md and no others."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert list(index) == ['Import']
+    files = [yaml.safe_load((ROOT / name).read_text()) for name in index['Import']]
+    collections = {entry['Name'] for file in files for entry in file['Collections']}
+    models = [entry for file in files for entry in file['Models']]
+    results = (ROOT / 'results/README.md').read_text().splitlines()
+    for model in models:
+        # MIM looks names up in lower case, and MMEngine configs by their path.
+        assert model['Name'] == Path(model['Config']).stem == model['Name'].lower()
+        assert (ROOT / model['Config']).is_file()
+        assert model['In Collection'] in collections
+        assert 'Weights' not in model
+        [row] = [line for line in results if line.startswith(f'| `{model["Config"]}`')]
+        assert f'| {model["Metadata"]["Iterations"]} |' in row
+        [result] = model['Results']
+        assert set(result) == {'Task', 'Dataset', 'Metrics'}
+        names = {'box AP': 'bbox mAP', 'box AP50': 'mAP_50'}
+        for key, value in result['Metrics'].items():
+            shown = f'{names[key]} {value / 100:.3f}' if key in names else f'{key} {value}'
+            assert re.search(rf'{re.escape(shown)}(,|;| \|)', row), shown
+    assert len({model['Name'] for model in models}) == len(models) == 4
+    assert {model['In Collection'] for model in models} == collections
+
+
+@pytest.mark.skipif(not (PEERS / 'modelindex').is_dir(), reason='model-index is not installed')
+def test_model_index_is_read_by_the_library_of_mim(wheel, tmp_path):
+    wheel.extractall(tmp_path)
+    code = (
+        f'import sys; sys.path.append({str(PEERS)!r})\n'
+        'from modelindex.load_model_index import load\n'
+        f'index = load({str(tmp_path / "mmse/.mim/model-index.yml")!r})\n'
+        'assert index.check(silent=True) == [], index.check(silent=True)\n'
+        'for model in index.models:\n'
+        '    print(model.name, model.in_collection, model.results[0].metrics)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "fcn_se_r50 FCN {'mIoU': 64.3, 'aAcc': 84.1}"
 
 
 def test_an_installation_asks_for_nothing_of_the_stack(extras):

@@ -12,7 +12,7 @@ from mmse.ablation.plan import resolve
 from mmse.ablation.report import status_table, write_report
 from mmse.ablation.run import Folders, run
 from mmse.ablation.show import show_plan
-from mmse.ablation.study import read_study
+from mmse.ablation.study import read_study, study_name
 from mmse.engine.run import exit_with_one_sentence
 from mmse.errors import UserError
 
@@ -28,7 +28,9 @@ def parse() -> argparse.Namespace:
     }
     for name, text in texts.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('config', help='a config of configs/ablations/, or one like them')
+        command.add_argument(
+            'config', help='a config like those in configs/ablations/, or mmse::ablations/NAME.py'
+        )
         command.add_argument(
             '--results', type=Path, help='folder of results; default: results/ablations/NAME'
         )
@@ -81,7 +83,7 @@ def start(args: argparse.Namespace, folders: Folders) -> None:
 
 def main() -> None:
     args = parse()
-    name = Path(args.config).stem
+    name = study_name(args.config)
     results = args.results or Path('results/ablations') / name
     if args.command == 'plan':
         show_plan(read_study(args.config, args.cfg_options), results)

@@ -10,10 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
-from mmse.engine.config import nearest
+from mmse.engine.config import nearest, read_file
 from mmse.errors import UserError
 
 TASK_KEYS = {'base', 'metric', 'overrides', 'smallest_effect'}
@@ -69,7 +67,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """A question: tasks, arms, seeds and contrasts; see :func:`read_study` for the config."""
+    """A question: tasks, arms, seeds and contrasts; see ``read_study`` for the config."""
 
     name: str
     tasks: list[Task]
@@ -88,23 +86,21 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     of overrides that it makes; ``baseline``, the level of each factor that the others are compared
     with; ``grid``, ``'full'`` or ``'one_at_a_time'`` around the baseline; ``exclude``, a list of
     dicts of levels that no arm of the grid has together; ``arms``, a dict of overrides for arms of
-    their own; ``contrasts``, see :func:`mmse.ablation.contrasts.parse_contrast`; ``seeds``, a
+    their own; ``contrasts``, see ``mmse.ablation.contrasts.parse_contrast``; ``seeds``, a
     number or a list; ``start``, ``'identity'`` or ``'default'``.
 
     Args:
-        path: The config file.
+        path: The config file, or ``mmse::ablations/NAME.py``; see
+            ``mmse.engine.config.find_config``.
         overrides: Dotted keys of the ablation's config with new values.
 
     Raises:
         UserError: A key is missing or unknown, or a value does not fit the others.
     """
-    if not Path(path).is_file():
-        there = sorted(str(p) for p in Path('configs/ablations').glob('*.py'))
-        raise UserError(f'{path}: no such config' + nearest(str(path), there))
+    cfg = read_file(path)
     try:
-        cfg = Config.fromfile(path)
         cfg.merge_from_dict(dict(overrides or {}))
-    except Exception as error:  # a config is the user's Python: anything can go wrong in it
+    except Exception as error:  # keys and values are the user's: anything can go wrong
         raise UserError(f'{path} could not be read: {type(error).__name__}: {error}') from error
     raw: dict[str, Any] = cfg.to_dict()
     _check_keys(raw, KEYS, f'{path}: ')
@@ -115,7 +111,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     arms = _arms(raw, factors, baseline)
     named = {arm.name: arm.levels for arm in arms}
     return Study(
-        name=Path(path).stem,
+        name=study_name(path),
         tasks=_tasks(raw, str(path)),
         factors={name: list(levels) for name, levels in factors.items()},
         arms=arms,
@@ -126,6 +122,11 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         seeds=_seeds(raw.get('seeds')),
         start=_one_of(raw.get('start', 'identity'), STARTS, 'start'),
     )
+
+
+def study_name(path: str | Path) -> str:
+    """What the folders of a study are called: its config's file name without the ending."""
+    return Path(str(path).split('::')[-1]).stem
 
 
 def arm_name(levels: Mapping[str, str], baseline: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """Finding, reading and overriding a config, with a sentence for every mistake in it."""
 
+import ast
 import difflib
 import inspect
 import re
@@ -8,11 +9,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.hub import get_config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils import get_installed_path
@@ -51,7 +52,7 @@ def load_config(
 
     Args:
         name: Path of a config file, or ``package::path`` of one in an installed package
-            (``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``).
+            (``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``); see ``find_config``.
         overrides: Dotted keys with their new values, as ``--cfg-options`` gives them.
         attention: What every backbone of the ResNet family gets, as ``--attention`` gives it.
 
@@ -93,50 +94,151 @@ def override(cfg: Config, overrides: Mapping[str, Any], name: str) -> None:
 
 
 def read_config(name: str) -> Config:
-    """Read a config file or an installed config, and nothing else; see :func:`load_config`.
+    """Read a config file or an installed config, and nothing else; see ``load_config``.
 
     Raises:
         UserError: The file does not exist or does not parse, or the package that it is for is
             not installed.
     """
-    cfg = _read(name)
+    cfg = read_file(name)
     if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
         require(scope, name)
     return cfg
 
 
-def _read(name: str) -> Config:
-    if '::' in name:
-        return _read_installed(name)
-    path = Path(name)
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else Path('configs')
-        raise UserError(f'{name}: no such config{nearest(name, _configs_in(folder))}')
+def read_file(name: str | Path) -> Config:
+    """Read a config of any kind, by its name; see ``find_config``.
+
+    Wherever in its inheritance ``_base_`` names a config ``mmse::path``, that is found as well.
+
+    Raises:
+        UserError: The file, or one that it inherits from, does not exist or does not parse.
+    """
+    path = find_config(name)
     try:
-        return Config.fromfile(path)
+        with TemporaryDirectory() as folder:
+            plain = _with_plain_bases(path, Path(folder))
+            cfg = Config.fromfile(plain)
+        if plain == path:
+            return cfg
+        return Config(cfg.to_dict(), filename=str(path), env_variables=cfg.env_variables)
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         raise UserError(f'{name} inherits from a package that is not there: {error}') from error
     except Exception as error:  # a config is the user's Python: anything can go wrong in it
         raise UserError(f'{name} could not be read: {type(error).__name__}: {error}') from error
 
 
-def _read_installed(name: str) -> Config:
+def find_config(name: str | Path) -> Path:
+    """The file that the name of a config stands for.
+
+    Args:
+        name: A path, or ``package::path`` of a config that an installed package has. A path that
+            begins with ``configs/`` and is not in the working directory stands for a config of
+            mmse, if there is one.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if '::' in str(name):
+        return _find_installed(str(name))
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = path.parent if path.parent.is_dir() else Path('configs')
+    there = _configs_in(folder)
+    if path.parts[:1] == ('configs',):
+        shipped = own_configs()
+        if (file := shipped.joinpath(*path.parts[1:])).is_file():
+            return file
+        there = there or _names_of('mmse', shipped)
+    raise UserError(f'{name}: no such config{nearest(str(name), there)}')
+
+
+def own_configs() -> Path:
+    """The folder of the configs of mmse: in the wheel's ``mmse/.mim``, or in the repository."""
+    package = Path(__file__).parents[1]
+    installed = package / '.mim' / 'configs'
+    return installed if installed.is_dir() else package.parent / 'configs'
+
+
+def _find_installed(name: str) -> Path:
     package, _, path = name.partition('::')
     if package in ('mmdet', 'mmseg'):
         require(package, name)
     if package not in MODULE2PACKAGE or find_spec(package) is None or not path:
         raise UserError(
             f'{name}: no such config; write mmdet::PATH or mmseg::PATH for one that is installed '
-            'with mmdet or mmsegmentation'
+            'with mmdet or mmsegmentation, and mmse::PATH for one of mmse'
         )
-    folder = Path(get_installed_path(MODULE2PACKAGE[package]), '.mim/configs')
+    if package == 'mmse':
+        folder = own_configs()
+    else:
+        folder = Path(get_installed_path(MODULE2PACKAGE[package]), '.mim/configs')
+    if (folder / path).is_file():
+        return folder / path
+    near = nearest(name, _names_of(package, folder))
+    raise UserError(f'{name}: no such config in the installed package{near}')
+
+
+def _names_of(package: str, folder: Path) -> list[str]:
+    return [f'{package}::{Path(path).relative_to(folder)}' for path in _configs_in(folder)]
+
+
+def _with_plain_bases(path: Path, folder: Path) -> Path:
+    """The config itself, or a copy in which paths stand for the configs of mmse it inherits from.
+
+    MMEngine takes ``mmse::path`` only if there is a folder in the path, looks only into a wheel's
+    ``.mim``, and has all that is taken from such a base built in the scope mmse, which has none of
+    mmdet's and mmseg's types. Paths it takes as they are.
+
+    Args:
+        path: The config.
+        folder: Where copies go.
+
+    Raises:
+        UserError: It inherits from a config that mmse does not have.
+    """
+    if path.suffix != '.py':
+        return path
+    here = path.absolute().parent
+    text = path.read_text(encoding='utf-8')
+    # MMEngine would put the folder of the copy there.
+    text = re.sub(r'\{\{\s*fileDirname\s*\}\}', lambda _: here.as_posix(), text)
     try:
-        # MMEngine's lookup does not know folders such as gn+ws.
-        return Config.fromfile(folder / path) if (folder / path).is_file() else get_config(name)
-    except (FileNotFoundError, ValueError) as error:
-        there = [f'{package}::{Path(p).relative_to(folder)}' for p in _configs_in(folder)]
-        near = nearest(name, there)
-        raise UserError(f'{name}: no such config in the installed package{near}') from error
+        bases = _bases(text)
+    except (SyntaxError, ValueError):
+        return path  # for MMEngine to read, or to tell what is wrong
+    plain = [_plain_base(name, path, folder) for name in bases]
+    if plain == [name if '::' in name else str(here / name) for name in bases]:
+        return path
+    copy = Path(mkdtemp(dir=folder), path.name)
+    # Of several assignments to _base_ MMEngine takes the first and skips the others.
+    copy.write_text(f'_base_ = {plain}\n{text}', encoding='utf-8')
+    return copy
+
+
+def _bases(text: str) -> list[str]:
+    """The names that a config's source assigns to ``_base_``."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '_base_':
+            names = ast.literal_eval(node.value)
+            return names if isinstance(names, list) else [names]
+    return []
+
+
+def _plain_base(name: str, path: Path, folder: Path) -> str:
+    """One base of a config as a path, unless it is another package's."""
+    if name.startswith('mmse::'):
+        try:
+            return str(find_config(name))
+        except UserError as error:
+            raise UserError(f'{path} inherits from {error}') from error
+    if '::' in name:
+        return name
+    base = path.absolute().parent / name
+    return str(_with_plain_bases(base, folder) if base.is_file() else base)
 
 
 def _configs_in(folder: Path) -> list[str]:
