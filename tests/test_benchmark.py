@@ -58,6 +58,7 @@ def test_saved_bytes() -> None:
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
+        ({'size': (32, 32), 'batch': 1}, r'--batch 1 with --size 32: the last stage'),
         ({'size': (16, 320)}, r'--size \(16, 320\): allowed: 32'),
         ({'dtype': 'float16'}, 'the CPU has no float16 training'),
         ({'rounds': 1}, '--rounds at least 2'),
