@@ -69,8 +69,8 @@ class Settings:
             raise UserError(f'--size {self.size}: allowed: {STRIDE} (the stride) or more')
         if 'training' in self.modes and self.batch == 1 and max(self.size) <= STRIDE:
             raise UserError(
-                '--batch 1 with --size 32: the last stage has one value a channel, and no batch norm '
-                'trains on that; take 2 images, a larger size, or --modes inference'
+                '--batch 1 with --size 32: the last stage has one value a channel, where no batch '
+                'norm trains; take 2 images, a larger size, or --modes inference'
             )
         if self.device == 'cuda' and not torch.cuda.is_available():
             raise UserError('--device cuda: torch sees no GPU on this machine')
