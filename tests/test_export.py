@@ -150,7 +150,7 @@ def test_int8_keeps_the_features(gate, tmp_path):
         error = (found - expected).square().sum() / expected.square().sum()
         ratio = int8['signal_to_error'](found, expected)
         assert ratio == pytest.approx(-10 * math.log10(error), abs=1e-3)
-        assert ratio > 15
+        assert ratio > 10
     assert (tmp_path / 'int8.onnx').stat().st_size < 0.5 * (tmp_path / 'float.onnx').stat().st_size
 
 

@@ -127,7 +127,7 @@ def test_planning_an_ablation_with_the_installed_tools(
 def test_the_other_installed_tools_start(python: Python, site: Path) -> None:
     tools = {path.stem for path in (site / 'mmse/.mim/tools').glob('*.py')}
     others = sorted(tools - {'train', 'test', 'ablate'})
-    assert len(others) == 5
+    assert len(others) == 6
     code = f"""
 import runpy, sys
 for name in {others!r}:
