@@ -7,6 +7,7 @@ onnxruntime and in int8, and how far the features of each stage stand above thei
 there already is not run again.
 """
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,7 @@ def measure(gate: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for gate in GATES:
         if gate not in results:
