@@ -32,7 +32,7 @@ def expanded(items: Iterator[Item]) -> Iterator[Item]:
         if not item.text.startswith('make '):
             yield item
             continue
-        command = ['make', '-n', *item.text.split()[1:]]
+        command = ['make', '-n', '--no-print-directory', *item.text.split()[1:]]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f'{item.where}: {item.text}: {done.stderr}'
         yield from (item._replace(text=line) for line in done.stdout.splitlines())
