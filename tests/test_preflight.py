@@ -114,6 +114,10 @@ WRONG_OPTIONS = {
         {'val_evaluator.ann_file': 'nowhere/val.json'},
         r'val_evaluator\.ann_file: there is no file nowhere/val\.json',
     ),
+    'an end of the schedule before that of the training': (
+        {'train_cfg.max_iters': 9},
+        r'max_iters is 9, but param_scheduler\.total_steps 8: set both; .*after iteration 8',
+    ),
     'a checkpoint to start from': ({'load_from': 'no.pth'}, r'no\.pth: no such checkpoint'),
     'a pretrained file': (
         {

@@ -1,12 +1,15 @@
 """Weights that are loaded into a backbone: whose they are, the identity start, and refusals."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmdet.models import ResNet
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
+from mmse.engine.torchvision_weights import read_torchvision_names
 from mmse.errors import UserError
 from mmse.models import SEResNet
 from mmse.models.attention_config import PRESETS
@@ -245,3 +248,29 @@ def test_hidden_width_of_other_packages() -> None:
 def test_no_resnet_at_all() -> None:
     with pytest.raises(UserError, match=r'not the weights of a ResNet.*blocks\.0\.w'):
         SEResNet(18, **SMALL).load_state_dict({'blocks.0.w': torch.ones(1)})
+
+
+def test_weights_of_torchvision_without_torchvision(monkeypatch):
+    """By the names and the loader of MMEngine; what it gives comes from here."""
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    asked, plain = [], plain_network(18, base_channels=64)
+
+    def download(url, **_):
+        asked.append(url)
+        return plain.state_dict()
+
+    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', download)
+    read_torchvision_names()
+    init_cfg = {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet18'}
+    net = SEResNet(18, attention='sepp_v2', init_cfg=init_cfg)
+    net.init_weights()
+    assert asked == ['https://download.pytorch.org/models/resnet18-f37072fd.pth']
+    net.eval()
+    plain.eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert worst(net(image), plain(image)) < 1e-5
+    init_cfg['checkpoint'] = 'torchvision://resnet18.nothing'
+    with pytest.raises(UserError, match='torchvision is not installed, and MMEngine knows no'):
+        SEResNet(18, init_cfg=init_cfg).init_weights()

@@ -58,6 +58,8 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
     for split, dataset in datasets:
         _check_dataset(cfg, split, dataset)
     _check_evaluators(cfg, splits, [Path(root) for _, root, _ in built_in])
+    if 'train' in splits:
+        _check_one_cycle(cfg)
     model = build_model(cfg)
     checkpoint = cfg.get('load_from')
     if checkpoint is not None and '://' not in str(checkpoint):
@@ -152,6 +154,24 @@ def _check_num_classes(cfg: Config, expected: int, dataset: str) -> None:
             raise UserError(
                 f'{place} is {value}, but {dataset} has {expected} classes: set {place}={expected}'
             )
+
+
+def _check_one_cycle(cfg: Config) -> None:
+    """Training on after the last step of a cycle is an error of MMEngine's, in the middle of it."""
+    iterations = (cfg.get('train_cfg') or {}).get('max_iters')
+    schedulers = cfg.get('param_scheduler') or []
+    several = isinstance(schedulers, list)
+    for i, scheduler in enumerate(schedulers if several else [schedulers]):
+        steps = scheduler.get('total_steps')
+        if None in (steps, iterations) or scheduler.get('by_epoch', True):
+            continue
+        key = f'param_scheduler.{i}.total_steps' if several else 'param_scheduler.total_steps'
+        last = scheduler.get('begin', 0) + steps
+        sentence = f'train_cfg.max_iters is {iterations}, but {key} {steps}: set both'
+        if last < iterations:
+            raise UserError(f'{sentence}; the learning rate has no value after iteration {last}')
+        if last > iterations:
+            print_log(f'{sentence}, or the learning rate never comes down', 'current', level=30)
 
 
 def _check_evaluators(cfg: Config, splits: Sequence[str], built_in: Sequence[Path]) -> None:

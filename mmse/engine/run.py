@@ -20,6 +20,7 @@ from mmse.engine.checkpoints import latest_checkpoint
 from mmse.engine.config import load_config
 from mmse.engine.pictures import draw_predictions
 from mmse.engine.preflight import preflight
+from mmse.engine.torchvision_weights import read_torchvision_names
 from mmse.errors import UserError
 from mmse.weights import allow_mmengine_globals
 
@@ -118,6 +119,7 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
 def build_runner(cfg: Config) -> Runner:
     """A Runner whose checkpoints load safely and that runs on several CPU processes as well."""
     allow_mmengine_globals()
+    read_torchvision_names()
     os.environ.setdefault('LOCAL_RANK', '0')
     # Under a fixed name MMEngine gives a second run of the process the visualizer, and with it the
     # log folder, of the first; without one it takes the name of the run.

@@ -1,0 +1,32 @@
+"""``torchvision://resnet50`` and its like, where torchvision is not installed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import mmengine
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_http
+
+from mmse.errors import UserError
+
+PREFIX = 'torchvision://'
+
+
+def read_torchvision_names() -> None:
+    """Let MMEngine find torchvision's weights in its own list if torchvision cannot be imported.
+
+    MMEngine asks torchvision for the newest of its weights, and without it cannot load any.
+    """
+    if find_spec('torchvision') is None:
+        CheckpointLoader.register_scheme(PREFIX, _load, force=True)
+
+
+def _load(name: str, map_location: Any = None) -> Any:
+    urls = mmengine.load(Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
+    url = urls.get(name.removeprefix(PREFIX))
+    if url is None:
+        raise UserError(
+            f'{name}: torchvision is not installed, and MMEngine knows no weights of that name; '
+            'install the torchvision that belongs to your torch, or give a file'
+        )
+    return load_from_http(url, map_location=map_location)
