@@ -1,6 +1,8 @@
 """How long the trials of a study will take, from a few measured steps."""
 
+import contextlib
 import copy
+import io
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -8,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -29,7 +32,18 @@ def trial_seconds(cfg: Config) -> float:
     Raises:
         UserError: The data or the config do not do.
     """
-    cfg = copy.deepcopy(cfg)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        # The libraries tell of every weight and of every index that they make.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return _measured(copy.deepcopy(cfg))
+    finally:
+        logger.setLevel(level)
+
+
+def _measured(cfg: Config) -> float:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     preflight(cfg, ('train', 'val'), whole_checkpoint=False)
     model = MODELS.build(cfg.model)
