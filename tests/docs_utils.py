@@ -206,6 +206,14 @@ RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
         'needs MIM',
     ),
     r'pre-commit install': (lambda _: (ROOT / '.pre-commit-config.yaml').is_file(), 'needs git'),
+    r'git clone https://': (
+        lambda argv: f'({argv[2]})' in (ROOT / 'README.md').read_text(),
+        'needs the network',
+    ),
+    r'source activate': (
+        lambda _: ',.venv-onedl,.venv)' in (ROOT / 'Makefile').read_text(),
+        'made the environment of this test',
+    ),
     r'bash tools/setup_env\.sh ': (
         lambda argv: subprocess.run(['bash', '-n', argv[1]]).returncode == 0,
         'made the environment of this test',

@@ -1,5 +1,6 @@
 """The ablations' figures in README and docs are those of the committed trial files."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from mmse.ablation.report import write_report
 from mmse.ablation.summary import summarise
+from mmse.models.attention_config import PRESETS
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(plan.parent for plan in (ROOT / 'results/ablations').glob('*/plan.json'))
@@ -72,3 +74,17 @@ def test_worked_example_is_the_report():
             re.M,
         ), name
     assert len(rows) == 4
+
+
+def test_parity_table_is_what_was_measured():
+    measured = json.loads((ROOT / 'results/onnx_parity.json').read_text())
+    rows = re.findall(
+        r'^\| [^|]*`(\w+)` \| (\S+e-\d+) \| (\S+e-\d+) \|$',
+        (ROOT / 'docs/production.md').read_text(),
+        re.M,
+    )
+    assert rows == [
+        (case, *(f'{max(forms[form].values()):.1e}' for form in ('as it is', 'folded')))
+        for case, forms in measured.items()
+    ]
+    assert set(PRESETS) < set(measured)

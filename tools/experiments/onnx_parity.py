@@ -1,0 +1,85 @@
+"""How far ONNX files in onnxruntime are from their model, for every preset and for whole models.
+
+An SE-ResNet-50 with each preset, and the FCN and RetinaNet of ``configs/``: weights drawn from a
+seed, statistics of the norms from a batch of random images. Each is exported as it is and folded,
+and compared at sizes that it was not traced with, by its largest difference over the largest value
+of the output. ``results/onnx_parity.json`` gets the numbers, the terminal the worst of them, as in
+docs/production.md. What is there already is not run again.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmse.ablation.records import write_json
+from mmse.engine.config import load_config
+from mmse.export import export_onnx, load_part, parity
+from mmse.models import SEResNet
+from mmse.models.attention_config import PRESETS
+
+RESULTS = Path('results/onnx_parity.json')
+TRACED = (1, 256, 256)
+SIZES = [(1, 224, 224), (2, 192, 320), (3, 161, 257)]
+MODELS_AS_A_WHOLE = ('fcn_se_r50', 'retinanet_se_r50')
+
+
+def seeded_backbone(preset: str) -> nn.Module:
+    torch.manual_seed(0)
+    return with_statistics(SEResNet(50, attention=preset))
+
+
+def seeded_model(name: str) -> nn.Module:
+    """What ``tools/export_onnx.py`` exports of a shipped config."""
+    cfg = load_config(f'configs/{name}.py')
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    with_statistics(model.backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = f'{folder}/weights.pth'
+        torch.save({'state_dict': model.state_dict()}, checkpoint)
+        return load_part(cfg, checkpoint, 'model')
+
+
+def with_statistics(backbone: nn.Module) -> nn.Module:
+    """In eval mode, with the norms' statistics of a batch of random images."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the average itself
+    with torch.no_grad():
+        backbone.train()(torch.randn(4, 3, 128, 128))
+    return backbone.eval()
+
+
+def measure(case: str, fold: bool) -> dict[str, float]:
+    """The relative difference at each size, by ``BATCHxHEIGHTxWIDTH``."""
+    module = seeded_backbone(case) if case in PRESETS else seeded_model(case)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'net.onnx'
+        export_onnx(module, file, TRACED, fold)
+        worst = parity(module, file, SIZES)
+    return {'x'.join(map(str, size)): difference for size, difference in worst.items()}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for case in (*PRESETS, *MODELS_AS_A_WHOLE):
+        for form, fold in (('as it is', False), ('folded', True)):
+            if form not in results.setdefault(case, {}):
+                results[case][form] = measure(case, fold)
+                write_json(RESULTS, results)
+    print('| network | as it is | folded |\n|---|---|---|')
+    for case, forms in results.items():
+        worst = [f'{max(forms[form].values()):.1e}' for form in ('as it is', 'folded')]
+        print(f'| `{case}` |', ' | '.join(worst), '|')
+
+
+if __name__ == '__main__':
+    main()
