@@ -3,7 +3,8 @@
 STACK ?= openmmlab
 VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 PYTHON := $(VENV)/bin/python
-CORES := $(shell getconf _NPROCESSORS_ONLN)
+# One more than there are cores: many tests wait for processes of their own.
+TEST_PROCESSES := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint docs clean
@@ -24,7 +25,7 @@ demo: setup
 	$(PYTHON) tools/train.py configs/faster_rcnn_se_r50.py
 
 test: setup
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --cov --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal --durations=15 --cov --cov-fail-under=90
 
 lint: setup
 	$(PYTHON) -m ruff check .

@@ -84,6 +84,11 @@ def shorter(cfg: Config) -> dict[str, Any]:
     return short
 
 
+def fewer_iterations(text: str) -> str:
+    """The source of a config that trains for two iterations, if it says for how many."""
+    return re.sub(r'\b(max_iters|val_interval|total_steps)=\d+', r'\1=2', text)
+
+
 def shorter_question(text: str) -> str:
     """The source of an ablation's config with one seed and trials of two iterations."""
     text = re.sub(

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from docs_sandbox import (
     FRAGMENTS_BELONG_TO,
+    fewer_iterations,
     make_checkpoint,
     make_data,
     shorter,
@@ -367,7 +368,7 @@ def assigned(tree: ast.Module) -> set[str]:
 
 def check_config(file: Path, text: str) -> None:
     """Read a config as the tools do, and build its model and its hooks."""
-    file.write_text(text)
+    file.write_text(fewer_iterations(text))
     make_data(read_config(str(file)))
     cfg = load_config(str(file))
     cfg.merge_from_dict(shorter(cfg))
