@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from mmse.benchmark.measure import interleaved, ratio, saved_bytes
-from mmse.benchmark.networks import build_detectors, detector_batch
-from mmse.benchmark.run import Settings
+from mmse.benchmark.networks import PLAIN, build_detectors, detector_batch
+from mmse.benchmark.run import Settings, run
 from mmse.errors import UserError
+from mmse.models import SEResNet
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device('cpu')
@@ -109,6 +110,19 @@ def test_backbones(tmp_path: Path) -> None:
     text = stem.with_suffix('.md').read_text()
     assert f'{full["saved"]:.3f}' in text and 'torch 2.' in text
     assert text.split('\n')[4] in done.stdout
+
+
+@pytest.mark.parametrize('norm_eval', [False, True])
+def test_statistics_of_the_norms(norm_eval: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = SEResNet(18, base_channels=8, attention='se', norm_eval=False)
+    monkeypatch.setattr('mmse.benchmark.run.build_backbones', lambda *_: ({PLAIN: net}, []))
+    monkeypatch.setattr('mmse.benchmark.run.quiet', lambda: None)
+    limits = {'recompile_limit': 8, 'fail_on_recompile_limit_hit': False}
+    with torch._dynamo.config.patch(limits):  # what the run changes is put back
+        run(Settings(size=(64, 64), rounds=2, modes=['training'], norm_eval=norm_eval))
+    changed = [m.running_mean.any().item() for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(changed) == 20
+    assert set(changed) == {not norm_eval}
 
 
 def test_detectors_start_as_the_same_function() -> None:

@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=default.rounds)
     parser.add_argument('--only', nargs='+', help='names of networks, or parts of names')
     parser.add_argument('--modes', nargs='+', choices=MODES, default=default.modes)
+    parser.add_argument(
+        '--norm-eval', action='store_true', help='training leaves the statistics of the norms alone'
+    )
     parser.add_argument('--detector', action='store_true', help='a whole Faster R-CNN')
     parser.add_argument(
         '--growth',

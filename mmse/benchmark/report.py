@@ -34,6 +34,7 @@ def name_of(settings: Settings) -> str:
         settings.dtype,
         *(['channels_last'] if settings.channels_last else []),
         *(['compiled'] if settings.compile else []),
+        *(['norm_eval'] if settings.norm_eval else []),
         *(settings.modes if len(settings.modes) == 1 else []),
     ]
     return '_'.join(parts)

@@ -45,6 +45,7 @@ class Settings:
         only: Parts of the names of the networks; all if None.
         detector: Measure a whole Faster R-CNN instead of backbones.
         modes: 'training', 'inference' or both.
+        norm_eval: Batch norms keep their statistics in training, as when a detector is fine-tuned.
     """
 
     depth: int = 50
@@ -58,6 +59,7 @@ class Settings:
     only: list[str] | None = None
     detector: bool = False
     modes: Sequence[str] = MODES
+    norm_eval: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be honoured.
@@ -67,7 +69,8 @@ class Settings:
         """
         if min(self.size) < STRIDE:
             raise UserError(f'--size {self.size}: allowed: {STRIDE} (the stride) or more')
-        if 'training' in self.modes and self.batch == 1 and max(self.size) <= STRIDE:
+        one_value = self.batch == 1 and max(self.size) <= STRIDE
+        if 'training' in self.modes and one_value and not self.norm_eval:
             raise UserError(
                 '--batch 1 with --size 32: the last stage has one value a channel, where no batch '
                 'norm trains; take 2 images, a larger size, or --modes inference'
@@ -210,6 +213,10 @@ def _forward(
     net: nn.Module, batch: dict[str, Any], mode: str, settings: Settings
 ) -> Callable[[], Any]:
     net.train(mode == 'training')
+    if settings.norm_eval:
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
     if settings.detector:
         batch = {**batch, 'mode': 'loss' if mode == 'training' else 'tensor'}
 
