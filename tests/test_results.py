@@ -13,6 +13,7 @@ from mmse.models.attention_config import PRESETS
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted(plan.parent for plan in (ROOT / 'results/ablations').glob('*/plan.json'))
+TUTORIAL = ROOT / 'results/tutorial'
 
 
 def words(page: str) -> str:
@@ -20,7 +21,7 @@ def words(page: str) -> str:
     return ' '.join((ROOT / page).read_text(encoding='utf-8').split())
 
 
-@pytest.mark.parametrize('study', STUDIES, ids=lambda study: study.name)
+@pytest.mark.parametrize('study', [*STUDIES, TUTORIAL], ids=lambda study: study.name)
 def test_reports_are_what_the_trial_files_give(study, tmp_path):
     shutil.copytree(study / 'trials', tmp_path / 'trials')
     shutil.copy(study / 'plan.json', tmp_path)
@@ -59,13 +60,20 @@ def test_sentences_of_readme():
     assert float(limit) - 0.1 < max(bounds) < float(limit)
 
 
-def test_worked_example_is_the_report():
+@pytest.mark.parametrize(
+    ('page', 'study', 'contrasts'),
+    [
+        ('ablations', ROOT / 'results/ablations/squeeze_x_residual_seg', 4),
+        ('tutorial', TUTORIAL, 1),
+    ],
+)
+def test_worked_example_is_the_report(page, study, contrasts):
     rows = [
         [cell.strip() for cell in line.strip('| ').split('|')]
-        for line in (ROOT / 'docs/ablations.md').read_text().splitlines()
+        for line in (ROOT / f'docs/{page}.md').read_text().splitlines()
         if re.match(r'\| .* \| [+-]\d', line)
     ]
-    report = (ROOT / 'results/ablations/squeeze_x_residual_seg/report.md').read_text()
+    report = (study / 'report.md').read_text()
     for name, mean, interval, p, verdict in rows:
         assert re.search(
             rf'^\| {re.escape(name)} \|.*\| {re.escape(mean)} \| {re.escape(interval)} \|'
@@ -73,7 +81,7 @@ def test_worked_example_is_the_report():
             report,
             re.M,
         ), name
-    assert len(rows) == 4
+    assert len(rows) == contrasts
 
 
 def test_parity_table_is_what_was_measured():

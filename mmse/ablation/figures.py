@@ -79,6 +79,7 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
         )
     axes.set_yticks(range(len(rows)), [_wrap(c.name) for c in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.locator_params(axis='x', nbins=6)  # more labels than that touch each other
     axes.set_xlabel(f'difference of {task.metric_label}')
     return figure
 
