@@ -45,7 +45,7 @@ from mmse.ablation.plan import resolve
 from mmse.ablation.study import read_study
 from mmse.benchmark import growth
 from mmse.engine.config import MEANINGFUL, load_config, read_config
-from mmse.engine.preflight import SOURCES, build_model
+from mmse.engine.preflight import SOURCES, build_model, check_one_cycle
 from mmse.models.attention_config import resolve_stages
 
 ROOT = Path(__file__).parents[1]
@@ -368,6 +368,8 @@ def assigned(tree: ast.Module) -> set[str]:
 
 def check_config(file: Path, text: str) -> None:
     """Read a config as the tools do, and build its model and its hooks."""
+    file.write_text(text)
+    check_one_cycle(read_config(str(file)))
     file.write_text(fewer_iterations(text))
     make_data(read_config(str(file)))
     cfg = load_config(str(file))

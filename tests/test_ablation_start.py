@@ -1,17 +1,19 @@
 """All arms of a seed begin with the same function, on the same data."""
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from engine_utils import IN_PROCESS
-from mmengine.registry import init_default_scope
-from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 from mmse.ablation.plan import resolve
 from mmse.ablation.start import save_start, set_default_start
 from mmse.ablation.study import Arm, Study, Task
+from mmse.ablation.trial import run_trial
 from mmse.engine.run import build_runner
 
 pytest_plugins = ('engine_fixtures',)
@@ -92,3 +94,31 @@ def test_a_start_begins_from_the_checkpoint_of_the_config(variants, tmp_path):
     save_start(cfg, 1, tmp_path / 'one.pth')
     zero, one = (torch.load(tmp_path / f'{n}.pth')['state_dict'] for n in ('zero', 'one'))
     assert all(torch.equal(zero[key], one[key]) for key in zero)
+
+
+def test_a_trial_starts_from_torchvisions_weights_without_torchvision(
+    variants, tmp_path, monkeypatch
+):
+    """It draws its start before it has a Runner."""
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    cfg = copy.deepcopy(variants[1].cfg)
+    torch.manual_seed(1)
+    weights = MODELS.build({**cfg.model.backbone, 'attention': None}).state_dict()
+    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', lambda *_, **__: weights)
+    cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet18'}
+    cfg.ablation = {'head': {'seed': 0}, 'record': str(tmp_path / 'record'), 'start': 'identity'}
+    cfg.dump(tmp_path / 'config.py')
+
+    class Drawn(Exception):
+        pass
+
+    def stop(*_, **__):
+        raise Drawn
+
+    monkeypatch.setattr('mmse.ablation.trial.preflight', stop)
+    with pytest.raises(Drawn):
+        run_trial(tmp_path)
+    start = torch.load(tmp_path / 'start.pth')['state_dict']
+    for key, value in weights.items():
+        assert torch.equal(start[f'backbone.{key}'], value), key

@@ -10,6 +10,7 @@ from mmse.benchmark import growth
 from mmse.benchmark.measure import saved_bytes
 from mmse.benchmark.networks import FULL, PLAIN, build_backbones
 from mmse.benchmark.run import Settings
+from mmse.errors import UserError
 
 AXES = {'size': ((64, 64), (64, 96)), 'batch': (1, 2), 'depth': (18, 50)}
 
@@ -40,3 +41,9 @@ def test_each_cell_is_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     where = [(tuple(c['size']), c['batch'], c['depth']) for c in cells]
     assert where == [((64, 64), 1, 18), ((64, 96), 1, 18), ((64, 96), 2, 18), ((64, 96), 1, 50)]
     assert all(c['training']['median'] > 0 < c['inference']['median'] for c in cells)
+
+
+def test_bytes_and_times_are_of_the_same_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='leave out --norm-eval'):
+        growth.write_growth(Settings(norm_eval=True), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -24,6 +24,7 @@ from mmse.ablation.start import save_start, set_default_start
 from mmse.engine.checkpoints import latest_checkpoint
 from mmse.engine.preflight import preflight
 from mmse.engine.run import build_runner
+from mmse.engine.torchvision_weights import read_torchvision_names
 from mmse.errors import UserError
 from mmse.gates.watch import attentions, learned_scalars
 
@@ -53,6 +54,7 @@ def run_trial(folder: Path) -> None:
     if (checkpoint := latest_checkpoint(folder)) is not None:
         cfg.load_from, cfg.resume = checkpoint, True
     else:
+        read_torchvision_names()
         start = folder / 'start.pth'
         save_start(cfg, trial['head']['seed'], start)
         cfg.load_from = str(start)

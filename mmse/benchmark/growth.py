@@ -15,6 +15,7 @@ from mmse.benchmark.measure import saved_bytes
 from mmse.benchmark.networks import FULL, PLAIN, build_backbones
 from mmse.benchmark.report import replace_file
 from mmse.benchmark.run import Settings, quiet, run
+from mmse.errors import UserError
 
 AXES: dict[str, tuple[Any, ...]] = {
     'size': ((224, 224), (480, 640), (800, 1333)),
@@ -65,8 +66,14 @@ def _pixels(cell: dict[str, Any]) -> int:
 
 
 def write_growth(settings: Settings, folder: Path) -> list[Path]:
-    """Measure, and write ``growth.json`` and ``growth.png``; says which files these are."""
+    """Measure, and write ``growth.json`` and ``growth.png``; says which files these are.
+
+    Raises:
+        UserError: A setting cannot be honoured.
+    """
     settings.check()
+    if settings.norm_eval:
+        raise UserError('--growth counts bytes with statistics of the batch: leave out --norm-eval')
     quiet()
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {'memory': memory_grid(), 'time': []}

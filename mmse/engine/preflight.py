@@ -59,7 +59,7 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
         _check_dataset(cfg, split, dataset)
     _check_evaluators(cfg, splits, [Path(root) for _, root, _ in built_in])
     if 'train' in splits:
-        _check_one_cycle(cfg)
+        check_one_cycle(cfg)
     model = build_model(cfg)
     checkpoint = cfg.get('load_from')
     if checkpoint is not None and '://' not in str(checkpoint):
@@ -156,22 +156,32 @@ def _check_num_classes(cfg: Config, expected: int, dataset: str) -> None:
             )
 
 
-def _check_one_cycle(cfg: Config) -> None:
-    """Training on after the last step of a cycle is an error of MMEngine's, in the middle of it."""
+def check_one_cycle(cfg: Config) -> None:
+    """Refuse a cycle of the learning rate that ends before the training does.
+
+    MMEngine would train until then, and fail at the first step that the cycle does not have.
+
+    Args:
+        cfg: A training config; only cycles that are counted in iterations are looked at.
+
+    Raises:
+        UserError: It names both numbers.
+    """
     iterations = (cfg.get('train_cfg') or {}).get('max_iters')
     schedulers = cfg.get('param_scheduler') or []
-    several = isinstance(schedulers, list)
+    several = isinstance(schedulers, (list, tuple))
     for i, scheduler in enumerate(schedulers if several else [schedulers]):
         steps = scheduler.get('total_steps')
-        if None in (steps, iterations) or scheduler.get('by_epoch', True):
+        counted = 'OneCycle' in str(scheduler.get('type')) and not scheduler.get('by_epoch', True)
+        if not counted or None in (steps, iterations):
             continue
         key = f'param_scheduler.{i}.total_steps' if several else 'param_scheduler.total_steps'
-        last = scheduler.get('begin', 0) + steps
         sentence = f'train_cfg.max_iters is {iterations}, but {key} {steps}: set both'
-        if last < iterations:
-            raise UserError(f'{sentence}; the learning rate has no value after iteration {last}')
-        if last > iterations:
-            print_log(f'{sentence}, or the learning rate never comes down', 'current', level=30)
+        begin, end = scheduler.get('begin', 0), scheduler.get('end', iterations)
+        if min(end - 1, iterations) - begin > steps:
+            raise UserError(f'{sentence}; the learning rate has no value after {begin + steps}')
+        if 'end' not in scheduler and begin + steps != iterations:
+            print_log(f'{sentence}, or the cycle does not end with the training', 'current', 30)
 
 
 def _check_evaluators(cfg: Config, splits: Sequence[str], built_in: Sequence[Path]) -> None:
