@@ -3,8 +3,7 @@
 STACK ?= openmmlab
 VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
 PYTHON := $(VENV)/bin/python
-# One more than there are cores: many tests wait for processes of their own.
-TEST_PROCESSES := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint docs clean
@@ -25,7 +24,7 @@ demo: setup
 	$(PYTHON) tools/train.py configs/faster_rcnn_se_r50.py
 
 test: setup
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist worksteal --durations=15 --cov --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --durations=15 --cov --cov-fail-under=90
 
 lint: setup
 	$(PYTHON) -m ruff check .

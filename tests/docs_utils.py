@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -42,6 +43,7 @@ from torch.distributed.run import config_from_args, get_args_parser
 import mmse.engine.config
 from mmse.ablation import engines, trial
 from mmse.ablation.plan import resolve
+from mmse.ablation.records import write_json
 from mmse.ablation.study import read_study
 from mmse.benchmark import growth
 from mmse.engine.config import MEANINGFUL, load_config, read_config
@@ -150,8 +152,17 @@ def run_python(argv: list[str]) -> None:
 
 
 def start_trial(folder: Path, *_: Any) -> SimpleNamespace:
-    """Run a trial in a fork of this process, which has imported everything."""
-    code = fork(_trial, folder / trial.LOG, folder)()
+    """Run the first trial of a study in a fork of this process, which has imported everything.
+
+    The others get its results: what a page's commands do with them is the same.
+    """
+    cfg = Config.fromfile(folder / 'config.py').ablation
+    record = Path(cfg.record)
+    if first := next(record.parent.glob('*.json'), None):
+        write_json(record, {**json.loads(first.read_text()), **cfg.head})
+        code: int | None = 0
+    else:
+        code = fork(_trial, folder / trial.LOG, folder)()
     return SimpleNamespace(poll=lambda: code, returncode=code)
 
 

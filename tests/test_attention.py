@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmcv.cnn import ConvModule, build_plugin_layer
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention
@@ -342,7 +343,8 @@ def test_constants_and_starts() -> None:
 
 def test_built_through_the_registries_and_mmcv() -> None:
     cfg = {'type': 'ChannelAttention', 'in_channels': 16, 'preset': 'se_gated'}
-    by_registry = MODELS.build(dict(cfg))
+    with DefaultScope.overwrite_default_scope('mmse'):  # whatever a test before has left
+        by_registry = MODELS.build(dict(cfg))
     by_root = ROOT_MODELS.build({**cfg, 'type': 'mmse.ChannelAttention'})
     plugin = {'type': 'mmse.ChannelAttention', 'preset': 'se_gated'}
     name, by_mmcv = build_plugin_layer(plugin, postfix='_2', in_channels=16)

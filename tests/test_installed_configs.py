@@ -25,6 +25,8 @@ from mmse.models import ChannelAttention
 
 pytestmark = [
     pytest.mark.slow,
+    # A thousand configs are read, and being traced makes that a fifth slower.
+    pytest.mark.no_cover,
     pytest.mark.usefixtures('single_thread'),
     pytest.mark.filterwarnings('ignore'),
 ]
