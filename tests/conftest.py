@@ -25,6 +25,15 @@ def import_path() -> Iterator[None]:
     sys.path[:] = path
 
 
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """A benchmark silences MMEngine's logger; later tests must hear it."""
+    levels = {logger: logger.level for logger in MMLogger._instance_dict.values()}
+    yield
+    for logger in MMLogger._instance_dict.values():
+        logger.setLevel(levels.get(logger, logging.NOTSET))
+
+
 @pytest.fixture
 def single_thread() -> Iterator[None]:
     """One thread: on tiny feature maps more of them only wait for each other."""
