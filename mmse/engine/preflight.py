@@ -39,7 +39,8 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
 
     Raises:
         UserError: Missing or broken data, heads whose number of classes does not match the data, a
-            model that cannot be built, or a checkpoint that does not belong to it.
+            cycle of the learning rate that is shorter than the training, a model that cannot be
+            built, or a checkpoint that does not belong to it.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if cfg.get('default_scope') == 'mmdet':
