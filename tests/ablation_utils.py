@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from engine_utils import IN_PROCESS
+from processes import start_script
 
 ROOT = Path(__file__).parents[1]
 ATTENTION = 'model.backbone.attention'
@@ -33,16 +36,19 @@ def write_study(folder: Path, base: Path, **changes: Any) -> Path:
     return file
 
 
-def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[str]:
-    """Start ``tools/ablate.py`` on the study in a folder."""
+def command_line(folder: Path, command: str, *options: str) -> list[str]:
+    """``tools/ablate.py`` and its arguments on the study in a folder."""
     places = ['--results', str(folder / 'results')]
     if command == 'run':
         places += ['--work-dir', str(folder / 'work')]
+    tool = str(ROOT / 'tools/ablate.py')
+    return [tool, command, str(folder / 'question.py'), *places, *options]
+
+
+def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[str]:
+    """Start ``tools/ablate.py``, and so its trials, in processes that begin with nothing."""
     return subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / 'tools/ablate.py')),
-            *(command, str(folder / 'question.py'), *places, *options),
-        ],
+        [sys.executable, *command_line(folder, command, *options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,11 +59,15 @@ def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[
     )
 
 
+def fork_ablate(folder: Path, command: str, *options: str) -> Callable[[], CompletedProcess[str]]:
+    """The same in a fork, as are its trials; returns what waits for its end."""
+    return start_script(*command_line(folder, command, *options), cwd=ROOT)
+
+
 def ablate(folder: Path, command: str, *options: str) -> tuple[int, str, str]:
     """Exit code, output and errors of ``tools/ablate.py`` on the study in a folder."""
-    process = start_ablate(folder, command, *options)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    done = fork_ablate(folder, command, *options)()
+    return done.returncode, done.stdout, done.stderr
 
 
 def trials(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,19 +1,9 @@
-"""Tiny trainings: configs, arguments, processes of their own, and what they leave behind."""
+"""Tiny trainings: configs, arguments, and what they leave behind."""
 
 import argparse
 import json
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-
-from mmse.engine.run import train
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 SHAPES = {'size': 64, 'num_train': 8, 'num_val': 4}
@@ -97,59 +87,6 @@ def _args(
         config=str(config),
         work_dir=work_dir and str(work_dir),
     )
-
-
-@HOOKS.register_module()
-class KillHook(Hook):
-    """End the process with SIGKILL after so many training iterations."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-
-    def after_train_iter(self, runner: Any, batch_idx: int, **_: Any) -> None:
-        if batch_idx + 1 == self.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-_processes = multiprocessing.get_context('forkserver')
-_processes.set_forkserver_preload(
-    ['mmse.engine.run', 'mmse.datasets.builtin', 'mmdet.models', 'mmseg.models', 'mmcv.ops']
-)
-
-
-def start(
-    function: Callable[..., None], *arguments: Any, timeout: float = 120
-) -> Callable[[], int]:
-    """Call a module's function in a process forked from one that has nothing but the imports.
-
-    Returns:
-        Waits for the end and gives the exit code, negative for a signal.
-    """
-    process = _processes.Process(target=function, args=arguments)
-    process.start()
-
-    def wait() -> int:
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise TimeoutError(f'{function.__name__} took longer than {timeout} s')
-        return process.exitcode
-
-    return wait
-
-
-def in_process(function: Callable[..., None], *arguments: Any) -> int:
-    """Call a function as :func:`start` does, and wait for its exit code."""
-    return start(function, *arguments)()
-
-
-def train_alone(args: argparse.Namespace) -> None:
-    """For ``in_process``: train with one thread."""
-    torch.set_num_threads(1)
-    train(args)
 
 
 def read_scalars(work_dir: Path) -> list[dict[str, Any]]:

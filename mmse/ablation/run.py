@@ -136,7 +136,7 @@ def _freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) ->
     cfg.default_hooks.checkpoint = {
         'type': 'CheckpointHook',
         **(cfg.default_hooks.get('checkpoint') or {}),
-        'max_keep_ckpts': 1,
+        'max_keep_ckpts': 2,  # MMEngine removes the oldest before the newest is whole
     }
     cfg.ablation = {
         'head': _head(trial),

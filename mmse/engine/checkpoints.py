@@ -1,10 +1,13 @@
 """Whether a checkpoint belongs to a model, and which one a run goes on from."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmse.errors import UserError
@@ -16,16 +19,28 @@ from mmse.weights.safe_load import read_checkpoint, state_dict_of
 def latest_checkpoint(work_dir: str | Path) -> str | None:
     """The checkpoint that a run in ``work_dir`` goes on from; None if there is no whole one.
 
-    MMEngine names the last whole checkpoint in the file ``last_checkpoint``, by the path that it
-    had then. A kill can leave that file empty, but only when the newest checkpoint is whole.
+    MMEngine names the checkpoint that it saved last in the file ``last_checkpoint``, by the path
+    that it had then. A kill while it saves can leave that file empty; or the checkpoint that it
+    names gone, where ``max_keep_ckpts`` is 1, or half written, where ``save_best`` had it saved
+    again. The newest whole checkpoint takes its place.
     """
     pointer = Path(work_dir) / 'last_checkpoint'
     if not pointer.is_file():
         return None
-    if name := Path(pointer.read_text().strip()).name:
-        return str(pointer.with_name(name))
+    name = Path(pointer.read_text().strip()).name
+    named = [pointer.with_name(name)] if name else []
     saved = [p for pattern in ('iter_*.pth', 'epoch_*.pth') for p in pointer.parent.glob(pattern)]
-    return str(max(saved, key=lambda p: p.stat().st_mtime)) if saved else None
+    newest_first = sorted(saved, key=lambda p: p.stat().st_mtime, reverse=True)
+    # What torch saves ends with the directory of a zip file, which a half-written one lacks.
+    whole = next(filter(is_zipfile, [*named, *newest_first]), None)
+    if whole not in named:
+        print_log(
+            f'{pointer} names {name or "nothing"}, which is not whole: the run before was killed '
+            f'while it saved; {whole or "no other checkpoint"} is',
+            'current',
+            logging.WARNING,
+        )
+    return str(whole) if whole else None
 
 
 def check_checkpoint(path: str, model: nn.Module, whole: bool) -> None:
