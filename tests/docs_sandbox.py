@@ -11,6 +11,7 @@ import torch
 from engine_utils import SHAPES
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+from processes import source_of
 from test_own_data import CATEGORIES, write_detection, write_segmentation
 
 from mmse.engine.config import MEANINGFUL, load_config, walk
@@ -147,7 +148,3 @@ def make_data(cfg: Config) -> None:
             ]
             (root / names['ann_file']).parent.mkdir(parents=True, exist_ok=True)
             (root / names['ann_file']).write_text(json.dumps(content))
-
-
-def source_of(cfg: Config) -> str:
-    return '\n'.join(f'{key} = {value!r}' for key, value in cfg.to_dict().items())

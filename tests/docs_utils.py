@@ -1,10 +1,9 @@
-"""What README and the pages of docs/ tell the user to run, and how a test runs each of it."""
+"""How a test runs what README and the pages of docs/ tell the user to run."""
 
 import ast
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import runpy
@@ -13,18 +12,18 @@ import socket
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import cv2
-import mmengine.runner.runner
 import numpy as np
 import pytest
+from docs_pages import Item
 from docs_sandbox import (
     FRAGMENTS_BELONG_TO,
     fewer_iterations,
@@ -32,16 +31,16 @@ from docs_sandbox import (
     make_data,
     shorter,
     shorter_question,
-    source_of,
 )
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from packaging.requirements import Requirement
+from processes import ForkedTrial, fork
 from test_own_data import draw_photo
 from torch.distributed.run import config_from_args, get_args_parser
 
 import mmse.engine.config
-from mmse.ablation import engines, trial
+from mmse.ablation import engines
 from mmse.ablation.plan import resolve
 from mmse.ablation.records import write_json
 from mmse.ablation.study import read_study
@@ -51,11 +50,6 @@ from mmse.engine.preflight import SOURCES, build_model, check_one_cycle
 from mmse.models.attention_config import resolve_stages
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = (
-    *('apt-get', 'bash', 'conda', 'curl', 'docker', 'git', 'make', 'mim', 'mkdocs', 'pip'),
-    *('pre-commit', 'pytest', 'python', 'python3', 'ruff', 'srun', 'torchrun', 'wget'),
-)
-COMMAND = rf'(\w+=\S+ )*({"|".join(PROGRAMS)}) [^ ]'
 # What stands in capitals for something of the user's, and a config that they have.
 PLACEHOLDERS = {
     'CONFIG': 'configs/fcn_se_r50.py',
@@ -66,55 +60,6 @@ PLACEHOLDERS = {
 }
 PLAIN_CONFIG = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 STAGE_BLOCKS = (3, 4, 6, 3)  # of a ResNet-50
-
-
-class Item(NamedTuple):
-    """A command in one line, or a block of Python with the file that the page calls it."""
-
-    where: str
-    text: str
-    python: bool = False
-    file: str | None = None
-
-
-def items_of(name: str, text: str) -> Iterator[Item]:
-    """Every command and every block of Python of a page, in its order.
-
-    Raises:
-        ValueError: A block has a language that nothing is known of.
-    """
-    fence = r'^ *```(?P<language>[^\n`]*)\n(?P<block>.*?)^ *```$'
-    for found in re.finditer(rf'{fence}|`(?P<span>[^`]+)`', text, re.M | re.S):
-        line = text.count('\n', 0, found.start()) + 1
-        if found['span']:
-            span = ' '.join(found['span'].split())
-            if re.match(COMMAND, span) and not re.fullmatch(r'(pip|mim) \w+', span):
-                yield from (Item(f'{name}:{line}', part) for part in span.split(' && '))
-        elif found['language'] in ('bash', 'text'):
-            for number, command in commands_of(found['block']):
-                # What is called text is an example of output, but not if it is a command.
-                if found['language'] == 'bash' or re.match(COMMAND, command):
-                    where = f'{name}:{line + number}'
-                    yield from (Item(where, part) for part in command.split(' && '))
-        elif found['language'] == 'python':
-            file = re.search(r'`(\w+\.py)`[^`]*:\s*$', text[: found.start()])
-            yield Item(f'{name}:{line}', found['block'], True, file and file[1])
-        else:
-            raise ValueError(f'{name}:{line}: nothing runs a block of {found["language"]!r}')
-
-
-def commands_of(block: str) -> Iterator[tuple[int, str]]:
-    """Each command of a block in one line without its comment, and the number of its first line."""
-    begun, first = '', 1
-    for number, line in enumerate(block.splitlines(), 1):
-        first = first if begun else number
-        begun += re.sub(r'(^|\s)#.*', '', line).strip() + ' '
-        if begun.endswith('\\ '):
-            begun = begun[:-2]
-            continue
-        if begun.strip():
-            yield first, ' '.join(begun.split())
-        begun = ''
 
 
 def run_python(argv: list[str]) -> None:
@@ -151,8 +96,8 @@ def run_python(argv: list[str]) -> None:
     runpy.run_path(argv[1], run_name='__main__')
 
 
-def start_trial(folder: Path, *_: Any) -> SimpleNamespace:
-    """Run the first trial of a study in a fork of this process, which has imported everything.
+def start_trial(folder: Path, environment: dict[str, str]) -> SimpleNamespace:
+    """Run the first trial of a study in a fork of this process.
 
     The others get its results: what a page's commands do with them is the same.
     """
@@ -162,14 +107,8 @@ def start_trial(folder: Path, *_: Any) -> SimpleNamespace:
         write_json(record, {**json.loads(first.read_text()), **cfg.head})
         code: int | None = 0
     else:
-        code = fork(_trial, folder / trial.LOG, folder)()
+        code = ForkedTrial(folder, environment).wait()
     return SimpleNamespace(poll=lambda: code, returncode=code)
-
-
-def _trial(folder: Path) -> None:
-    sys.argv = ['trial', str(folder)]
-    trial._end_with_parent = lambda: None
-    trial.main()
 
 
 def parse_only(argv: list[str]) -> None:
@@ -300,46 +239,21 @@ def run_page(folder: Path, items: list[Item]) -> None:
 
     What fails goes to ``failures.txt`` of the folder.
     """
-    import torch._dynamo
-
     os.chdir(folder)
-    torch.set_num_threads(1)
     mmse.engine.config.own_configs = lambda: folder / 'configs'
     engines.start_trial = start_trial
-    # These two ask compilers and format code, for half a minute altogether.
-    mmengine.runner.runner.collect_env = dict
-    Config.pretty_text = property(lambda cfg: source_of(cfg))
     whole = [(item,) for item in items if not item.python or item.file]
     rest = tuple(item for item in items if item.python and not item.file)
     for together in filter(None, [*whole, rest]):
         environments = ranks(together[0].text)
         log = Path(f'log of {together[0].where}.txt')
         forks = [fork(run_items, log, together, more) for more in environments]
-        codes = [wait() for wait in forks]
-        if any(codes):
+        for process in forks:
+            process.join()
+        if any(process.exitcode for process in forks):
             lines = log.read_text(errors='replace').splitlines()[-15:]
             with open('failures.txt', 'a') as file:
                 file.write('\n'.join([f'{together[0].where}: {together[0].text}', *lines, '\n']))
-
-
-def fork(function: Callable[..., None], log: Path, *args: Any) -> Callable[[], int | None]:
-    """Call a function in a fork of this process; returns what waits for its exit code."""
-    context = multiprocessing.get_context('fork')
-    process = context.Process(target=_forked, args=(function, log, args))
-    process.start()
-
-    def wait() -> int | None:
-        process.join()
-        return process.exitcode
-
-    return wait
-
-
-def _forked(function: Callable[..., None], log: Path, args: tuple[Any, ...]) -> None:
-    with open(log, 'ab') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    function(*args)
 
 
 def run_items(items: tuple[Item, ...], environment: dict[str, str]) -> None:

@@ -7,7 +7,16 @@ import time
 
 import pytest
 import torch
-from ablation_utils import ARMS, ATTENTION, ablate, outcome, start_ablate, trials, write_study
+from ablation_utils import (
+    ARMS,
+    ATTENTION,
+    ablate,
+    fork_ablate,
+    outcome,
+    start_ablate,
+    trials,
+    write_study,
+)
 from filelock import FileLock
 
 from mmse.ablation import engines
@@ -97,8 +106,9 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_table(
     assert len(trials(tmp_path)) < 4
     folder = next(tmp_path.glob('work/*/iter_*.pth')).parent
     wait_until(lambda: free(folder))  # the trial's process ends with the runner
-    code, out, err = ablate(tmp_path, 'run', '--workers', '2')
-    assert code == 0, out + err
+    process = start_ablate(tmp_path, 'run', '--workers', '2')
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
     assert any('resumed' in line for r in trials(tmp_path).values() for line in r['log'])
     assert outcome(tmp_path) == outcome(undisturbed[0])
 
@@ -165,11 +175,11 @@ def test_an_arm_that_crashes_is_recorded_and_the_rest_finishes(tmp_path, tiny_co
 
 def test_a_trial_that_another_process_has_is_not_run_twice(tmp_path, tiny_configs):
     write_study(tmp_path, tiny_configs['seg'], seeds=1)
-    first = start_ablate(tmp_path, 'run')
+    first = fork_ablate(tmp_path, 'run')
     wait_until(lambda: list(tmp_path.glob('work/*/log.txt')))
-    second = start_ablate(tmp_path, 'run')
-    outs = [process.communicate(timeout=200)[0] for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0], outs
+    second = fork_ablate(tmp_path, 'run')
+    ends = [first(), second()]
+    assert [end.returncode for end in ends] == [0, 0], ends
     assert len(trials(tmp_path)) == 2
     # Every trial was trained once: its log has one first iteration.
     for log in tmp_path.glob('work/*/log.txt'):

@@ -1,13 +1,13 @@
 """Converting weights between packages: renaming, folding, refusals. test_parity.py has the rest."""
 
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmdet.models import ResNet
+from processes import run_script
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -314,10 +314,7 @@ def test_command_line(tmp_path: Path) -> None:
     weights = ours()
     torch.save({**weights, 'neck.weight': torch.ones(1)}, tmp_path / 'a.pth')
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        tool = ROOT / 'tools' / 'convert_weights.py'
-        command = [sys.executable, str(tool), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    run = partial(run_script, ROOT / 'tools/convert_weights.py', cwd=tmp_path)
 
     to_timm = ('a.pth', 'b.safetensors', '--to', 'timm')
     done = run(*to_timm, '--attention', 'preset=se,min_hidden=8')

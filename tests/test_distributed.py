@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from engine_utils import CONFIGS, read_scalars, shapes_at, start
+from engine_utils import CONFIGS, read_scalars, shapes_at
+from processes import start
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 

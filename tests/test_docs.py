@@ -7,15 +7,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+from docs_pages import Item, items_of
 from docs_sandbox import make_sandbox
-from docs_utils import (
-    ROOT,
-    Item,
-    items_of,
-    rule_of,
-    run_page,
-)
-from engine_utils import start
+from docs_utils import ROOT, rule_of, run_page
+from processes import start
 from test_prepare_data import bccd, camvid  # noqa: F401
 
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md'))]

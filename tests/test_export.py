@@ -16,6 +16,7 @@ import torch
 from engine_utils import CONFIGS, TINY_FASTER_RCNN, TINY_FCN
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
+from processes import run_script
 from torch import nn
 
 from mmse.engine.config import load_config
@@ -98,12 +99,9 @@ def test_parity_sees_a_difference(tmp_path):
 )
 def test_whole_model_from_the_command_line(config, options, tmp_path):
     cfg, checkpoint = saved(config, options, tmp_path)
-    command = [sys.executable, 'tools/export_onnx.py', str(cfg), str(checkpoint)]
-    run = subprocess.run(
-        [*command, str(tmp_path / 'out.onnx'), '--sizes', '1x64x96', '2x96x64'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    places = (cfg, checkpoint, tmp_path / 'out.onnx')
+    run = run_script(
+        ROOT / 'tools/export_onnx.py', *places, '--sizes', '1x64x96', '2x96x64', cwd=ROOT
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.count('relative difference') == 2

@@ -9,10 +9,10 @@ import onnxruntime
 import pytest
 import torch
 import torch.distributed as dist
-from engine_utils import start
 from mmdet.models import ResNet
 from mmengine.analysis import get_model_complexity_info
 from mmengine.logging import MMLogger
+from processes import start
 from tails import FULL, LAST, worst
 from torch import Tensor, nn
 from torch.export import Dim

@@ -7,9 +7,11 @@ import time
 
 import pytest
 import torch
-from engine_utils import IN_PROCESS, args_for_train, in_process, read_scalars, train_alone
+from engine_utils import IN_PROCESS, args_for_train, read_scalars
+from processes import in_process
 from torch import nn
 
+from mmse.engine.run import train
 from mmse.hooks import GateStatsHook
 from mmse.models import SEResNet
 
@@ -133,7 +135,7 @@ def test_training_is_the_same_to_the_bit_with_the_hook(tiny_configs, tmp_path):
     for name, custom_hooks in hooks.items():
         options = {**IN_PROCESS, 'custom_hooks': custom_hooks}
         args = args_for_train(tiny_configs['seg'], tmp_path / name, cfg_options=options)
-        assert in_process(train_alone, args) == 0
+        assert in_process(train, args) == 0
     states = [torch.load(tmp_path / n / 'iter_8.pth', weights_only=False) for n in hooks]
     ours, theirs = (state['state_dict'] for state in states)
     assert ours.keys() == theirs.keys()

@@ -1,18 +1,17 @@
 """Looking inside: class-wise gates by hand, energies, and the page."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from engine_utils import CONFIGS
+from engine_utils import CONFIGS, args_for_train
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
+from processes import in_process, run_script
 from torch import nn
 
+from mmse.engine.run import train
 from mmse.gates.collect import Collected, class_weights, energies
 from mmse.gates.watch import attentions, recorded
 from mmse.models import SEResNet
@@ -91,20 +90,17 @@ def test_recording_keeps_the_computation_to_the_bit():
 @pytest.fixture(scope='module')
 def trained(tiny_configs, tmp_path_factory):
     """A tiny detector and segmenter, each trained for a step, with its checkpoint."""
-    from engine_utils import args_for_train, in_process, train_alone
-
     found = {}
     for kind, config in tiny_configs.items():
         folder = tmp_path_factory.mktemp(kind)
         options = {'train_cfg.max_iters': 2, 'default_hooks.checkpoint.interval': 2}
-        assert in_process(train_alone, args_for_train(config, folder, cfg_options=options)) == 0
+        assert in_process(train, args_for_train(config, folder, cfg_options=options)) == 0
         found[kind] = config, folder / 'iter_2.pth'
     return found
 
 
 def run_tool(*arguments):
-    command = [sys.executable, 'tools/inspect_gates.py', *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run_script(ROOT / 'tools/inspect_gates.py', *arguments, cwd=ROOT)
 
 
 @pytest.mark.slow

@@ -3,14 +3,13 @@
 They run in a process of their own, because nothing else may see their torchvision.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import run_script
 from torch import Tensor, nn
 
 from mmse.models import SEResNet, SEResNetV1d, SEResNeXt
@@ -65,9 +64,8 @@ def in_their_process(tmp_path: Path) -> Callable[[str], None]:
     """Runs code that can import timm and mmpretrain, in the test's folder."""
 
     def run(code: str) -> None:
-        done = subprocess.run(
-            [sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=600
-        )
+        (tmp_path / 'theirs.py').write_text(code)
+        done = run_script(tmp_path / 'theirs.py', cwd=tmp_path)
         assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
 
     return run

@@ -1,9 +1,7 @@
 """A user's mistake: one sentence, exit code 2, and nothing written."""
 
-import os
 import re
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from engine_utils import CONFIGS, SHAPES, args_for_test, args_for_train, shapes_
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from processes import run_script
 
 from mmse.datasets.shapes import ensure_shapes
 from mmse.engine import run
@@ -29,12 +28,7 @@ ROOT = CONFIGS.parent
 
 
 def run_tool(tool: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / tool), *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
+    return run_script(ROOT / 'tools' / tool, *arguments, cwd=Path.cwd())
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from mmse.ablation.summary import summarise
 from mmse.models.attention_config import PRESETS
 
 ROOT = Path(__file__).parents[1]
-STUDIES = sorted(plan.parent for plan in (ROOT / 'results/ablations').glob('*/plan.json'))
+STUDIES = [ROOT / 'results/ablations' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
 TUTORIAL = ROOT / 'results/tutorial'
 
 

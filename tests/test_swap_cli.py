@@ -1,8 +1,6 @@
 """Putting attention into somebody's own config from the command line, pretrained weights kept."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from engine_utils import CONFIGS, args_for_train
 from mmdet.models import ResNet
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
+from processes import run_script
 from safetensors.torch import save_file
 
 from mmse.engine import run
@@ -46,13 +45,7 @@ def plain_configs(tiny_configs: dict[str, Path], tmp_path_factory) -> dict[str, 
 
 
 def call(tool: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, TRAIN[tool], *arguments],
-        cwd=cwd,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'LOCAL_RANK': '0'},
-        capture_output=True,
-        text=True,
-    )
+    return run_script(TRAIN[tool], *arguments, cwd=cwd)
 
 
 def attention_keys(work_dir: Path) -> list[str]:

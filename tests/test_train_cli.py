@@ -1,10 +1,7 @@
 """What a training leaves behind: metrics, a checkpoint, pictures; and that testing agrees."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +11,7 @@ import torch
 from engine_utils import CONFIGS, IN_PROCESS, args_for_test, args_for_train, read_scalars
 from mmengine.registry import VISUALIZERS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+from processes import run_script
 
 from mmse.datasets.scenes import CLASSES, PALETTE
 from mmse.datasets.shapes import SEG_CLASSES, SEG_PALETTE
@@ -188,13 +186,7 @@ def test_segmenter_from_the_command_line(tiny_configs: dict[str, Path], tmp_path
     config = tiny_configs['seg']
 
     def call(tool: str, *arguments: str | Path) -> str:
-        done = subprocess.run(
-            [sys.executable, CONFIGS.parent / 'tools' / tool, config, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-        )
+        done = run_script(CONFIGS.parent / 'tools' / tool, config, *arguments, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, '')
         return done.stdout
 
