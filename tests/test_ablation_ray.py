@@ -56,9 +56,11 @@ def test_a_lost_node_loses_no_trial_and_counts_none_twice(cluster, tmp_path, tin
     out = capsys.readouterr().out
     assert [f'[{n}/4]' in out for n in range(1, 6)] == [True] * 4 + [False]
     logs = [log.read_text() for log in tmp_path.glob('work/*/log.txt')]
-    assert [log.count('Iter(train) [8/8]') for log in logs] == [1] * 4
     # The lost trial was started a second time, on the node that was left.
-    assert sorted(log.count('--- trial started on') for log in logs) == [1, 1, 1, 2]
+    logs.sort(key=lambda log: log.count('--- trial started on'))
+    assert [log.count('--- trial started on') for log in logs] == [1, 1, 1, 2]
+    # It may have been lost after its last iteration, which was not saved yet.
+    assert [log.count('Iter(train) [8/8]') for log in logs[:3]] == [1] * 3
 
 
 def wait_for_two_running(folder, seconds=180):
