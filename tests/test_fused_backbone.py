@@ -178,7 +178,7 @@ def test_tracing_takes_the_plain_path() -> None:
 
 @pytest.mark.slow
 def test_onnx(tmp_path: Path) -> None:
-    attention = [FULL, {'gate': 'hardsigmoid'}, 'se', None]
+    attention = [FULL, {'gate': 'hardsigmoid'}, 'se', FULL]
     net = backbone(True, attention=attention).float().eval()
     assert paths(net) == {'fused'}
     file = tmp_path / 'backbone.onnx'
