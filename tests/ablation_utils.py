@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 from engine_utils import IN_PROCESS
@@ -59,7 +58,9 @@ def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[
     )
 
 
-def fork_ablate(folder: Path, command: str, *options: str) -> Callable[[], CompletedProcess[str]]:
+def fork_ablate(
+    folder: Path, command: str, *options: str
+) -> Callable[[], subprocess.CompletedProcess[str]]:
     """The same in a fork, as are its trials; returns what waits for its end."""
     return start_script(*command_line(folder, command, *options), cwd=ROOT)
 

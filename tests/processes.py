@@ -1,6 +1,6 @@
 """Processes forked from one that has imported everything, which takes an interpreter five seconds.
 
-None of them is traced for coverage.
+Of these, coverage traces scripts alone: it makes everything slower.
 """
 
 import multiprocessing
@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+import coverage
 import mmengine.runner.runner
 import torch
 from mmengine.config import Config
@@ -41,9 +42,11 @@ def start(
     Returns:
         Waits for the end and gives the exit code, negative for a signal.
     """
-    process = _processes.Process(target=_quick, args=(function, *arguments))
-    # The first call starts the process that the others are forked from.
-    with mock.patch.dict(os.environ):
+    # The other way to ask for GPUs would keep them from forks of the process that asks.
+    environment = {**os.environ, 'PYTORCH_NVML_BASED_CUDA_CHECK': '1'}
+    process = _processes.Process(target=_quick, args=(environment, function, *arguments))
+    with mock.patch.dict(os.environ, environment):
+        # The first call starts the process that the others are forked from, which is not traced.
         os.environ.pop('COVERAGE_PROCESS_CONFIG', None)
         process.start()
 
@@ -58,8 +61,13 @@ def start(
     return wait
 
 
-def _quick(function: Callable[..., None], *arguments: Any) -> None:
-    """Spare MMEngine the questions to compilers and the formatting of configs, seconds a run."""
+def _quick(environment: dict[str, str], function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function with one thread, where trials are forks of their runner.
+
+    MMEngine's questions to compilers and its formatting of configs take seconds, and are left out.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(1)
     mmengine.runner.runner.collect_env = dict
     Config.pretty_text = property(source_of)
@@ -70,8 +78,8 @@ def _quick(function: Callable[..., None], *arguments: Any) -> None:
 class ForkedTrial:
     """What ``engines.start_trial`` returns, of a trial in a fork of this process."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], cwd: str | None = None) -> None:
-        self.process = fork(_trial, folder / trial.LOG, folder, int(environment['OMP_NUM_THREADS']))
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.process = fork(trial_main, folder / trial.LOG, folder, environment)
 
     def poll(self) -> int | None:
         return self.process.exitcode
@@ -86,8 +94,10 @@ class ForkedTrial:
         return self.returncode
 
 
-def _trial(folder: Path, threads: int) -> None:
-    torch.set_num_threads(threads)
+def trial_main(folder: Path, environment: dict[str, str]) -> None:
+    """``python -m mmse.ablation.trial FOLDER``."""
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment['OMP_NUM_THREADS']))
     sys.argv = ['trial', str(folder)]
     trial._end_with_parent = lambda: None  # there is no pipe to the runner
     trial.main()
@@ -119,7 +129,7 @@ def with_output(out: Path, err: Path, function: Callable[..., None], *arguments:
 
 
 def start_script(
-    script: Path | str, *arguments: Path | str, cwd: Path | str, timeout: float = 300
+    script: Path | str, *arguments: Path | str, cwd: Path | str
 ) -> Callable[[], subprocess.CompletedProcess[str]]:
     """Start ``python SCRIPT ARGUMENTS`` as :func:`start` does.
 
@@ -129,7 +139,7 @@ def start_script(
     folder = TemporaryDirectory()
     out, err = Path(folder.name, 'out'), Path(folder.name, 'err')
     argv = [str(Path(script).absolute()), *map(str, arguments)]
-    end = start(with_output, out, err, _script, argv, str(cwd), timeout=timeout)
+    end = start(with_output, out, err, _script, argv, str(cwd), timeout=600)
 
     def wait() -> subprocess.CompletedProcess[str]:
         with folder:
@@ -148,12 +158,21 @@ def run_script(
 def _script(argv: list[str], cwd: str) -> None:
     os.chdir(cwd)
     sys.argv = argv
-    runpy.run_path(argv[0], run_name='__main__')
+    traced = coverage.process_startup()  # None if coverage is not measured
+    try:
+        runpy.run_path(argv[0], run_name='__main__')
+    finally:
+        if traced is not None:
+            traced.stop()
+            traced.save()  # this process will not come to where coverage does it
 
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """End the process with SIGKILL after so many training iterations."""
+    """End the process with SIGKILL after so many training iterations.
+
+    It is here because every process of :func:`start` imports this module.
+    """
 
     priority = 'LOWEST'
 

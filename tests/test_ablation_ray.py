@@ -60,7 +60,8 @@ def test_a_lost_node_loses_no_trial_and_counts_none_twice(cluster, tmp_path, tin
     logs.sort(key=lambda log: log.count('--- trial started on'))
     assert [log.count('--- trial started on') for log in logs] == [1, 1, 1, 2]
     # It may have been lost after its last iteration, which was not saved yet.
-    assert [log.count('Iter(train) [8/8]') for log in logs[:3]] == [1] * 3
+    counts = [log.count('Iter(train) [8/8]') for log in logs]
+    assert counts in ([1, 1, 1, 1], [1, 1, 1, 2])
 
 
 def wait_for_two_running(folder, seconds=180):

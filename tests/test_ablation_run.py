@@ -18,9 +18,14 @@ from ablation_utils import (
     write_study,
 )
 from filelock import FileLock
+from processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
+from mmse.ablation.plan import resolve, trials_of
 from mmse.ablation.records import comparable, read_plan, read_trials
+from mmse.ablation.run import Folders, run
+from mmse.ablation.study import read_study
+from mmse.ablation.trial import BUSY, LOG
 
 pytest_plugins = ('engine_fixtures',)
 
@@ -184,6 +189,33 @@ def test_a_trial_that_another_process_has_is_not_run_twice(tmp_path, tiny_config
     # Every trial was trained once: its log has one first iteration.
     for log in tmp_path.glob('work/*/log.txt'):
         assert log.read_text().count('Iter(train) [1/8]') == 1
+
+
+def test_a_trial_that_another_process_has_is_waited_for(
+    tmp_path, tiny_configs, capsys, monkeypatch
+):
+    monkeypatch.setattr('mmse.ablation.run.BUSY_WAIT_S', 0)
+    study = read_study(write_study(tmp_path, tiny_configs['seg'], seeds=1))
+    trial = trials_of(study, variants := resolve(study))[0]
+    folder = tmp_path / 'work' / trial.id
+    folder.mkdir(parents=True)
+    lock = FileLock(folder / 'lock')
+    lock.acquire()
+    ended = []
+
+    def engine(folders):
+        for each in folders:
+            log = each / LOG
+            code = in_process(with_output, log, log, trial_main, each, {'OMP_NUM_THREADS': '1'})
+            ended.append((each == folder, code))
+            if code == BUSY:
+                lock.release()
+            yield each, code
+
+    assert run(study, variants, Folders(tmp_path / 'results', tmp_path / 'work'), engine) == []
+    assert ended == [(True, BUSY), (False, 0), (True, 0)]
+    assert '1 trials are run by another process: waiting for them' in capsys.readouterr().out
+    assert {r['status'] for r in trials(tmp_path).values()} == {'finished'}
 
 
 def test_what_other_code_or_machines_made_is_left_out_aloud(undisturbed):

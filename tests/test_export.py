@@ -83,12 +83,24 @@ def test_backbone_with_every_preset(presets, fold, tmp_path, record_property):
     assert list(tmp_path.iterdir()) == [file]
 
 
+class Pair(nn.Module):
+    """Two outputs, as a backbone has four."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return x, self.second(x)
+
+
 def test_parity_sees_a_difference(tmp_path):
-    net = nn.Conv2d(3, 4, 3).eval()
+    net = Pair().eval()
     export_onnx(net, tmp_path / 'net.onnx', SIZES[0], False)
     assert max(parity(net, tmp_path / 'net.onnx', SIZES).values()) < TOLERANCE
     with torch.no_grad():
-        net.bias[2] += 1e-3
+        net.second.bias[1] += 1e-3
     assert max(parity(net, tmp_path / 'net.onnx', SIZES).values()) > TOLERANCE
 
 

@@ -146,18 +146,28 @@ def test_latest_checkpoint(tmp_path: Path, logged_warnings: list[str]) -> None:
     # The folder was moved, or the run was started from another one.
     pointer.write_text('work_dirs/elsewhere/iter_3.pth')
     assert latest_checkpoint(tmp_path) == str(oldest)
+    # Saved in another folder, or as a folder.
+    elsewhere = tmp_path / 'out_dir/iter_12.pth'
+    elsewhere.parent.mkdir()
+    torch.save({'state_dict': {}}, elsewhere)
+    (tmp_path / 'iter_15.pth').mkdir()
+    for path in (elsewhere, tmp_path / 'iter_15.pth'):
+        pointer.write_text(str(path))
+        assert latest_checkpoint(tmp_path) == str(path)
+    (tmp_path / 'iter_15.pth').rmdir()
     assert not logged_warnings
     # Killed while the pointer was written, which is after its checkpoint.
     pointer.write_text('')
     assert latest_checkpoint(tmp_path) == str(newest)
-    # Killed while a checkpoint was saved again in its place, or one that had been removed before.
+    assert 'names no checkpoint, which' in logged_warnings[-1]
+    # Killed while a checkpoint was saved again in its place, or after it had been removed.
     pointer.write_text(str(newest))
     newest.write_bytes(newest.read_bytes()[:-30])
     assert latest_checkpoint(tmp_path) == str(middle)
-    assert 'names iter_9.pth, which is not whole: the run before was killed' in logged_warnings[-1]
-    assert logged_warnings[-1].endswith(f'{middle} is')
+    assert f'names {newest}, which is missing or cut off' in logged_warnings[-1]
     newest.unlink()
     assert latest_checkpoint(tmp_path) == str(middle)
+    assert logged_warnings[-1].endswith(f'going on from {middle}')
     middle.unlink(), oldest.unlink()
     assert latest_checkpoint(tmp_path) is None
-    assert logged_warnings[-1].endswith('no other checkpoint is')
+    assert logged_warnings[-1].endswith('there is no whole checkpoint to go on from')

@@ -1,6 +1,8 @@
 """Putting attention into somebody's own config from the command line, pretrained weights kept."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,6 @@ from mmse.engine import run
 
 pytest_plugins = ('engine_fixtures',)
 TRAIN = {
-    'ours': CONFIGS.parent / 'tools/train.py',
     'mmdet': Path(get_installed_path('mmdet')) / '.mim/tools/train.py',
     'mmseg': Path(get_installed_path('mmsegmentation')) / '.mim/tools/train.py',
 }
@@ -44,10 +45,6 @@ def plain_configs(tiny_configs: dict[str, Path], tmp_path_factory) -> dict[str, 
     return files
 
 
-def call(tool: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
-    return run_script(TRAIN[tool], *arguments, cwd=cwd)
-
-
 def attention_keys(work_dir: Path) -> list[str]:
     weights = torch.load(work_dir / 'iter_2.pth', weights_only=False)['state_dict']
     return [key for key in weights if '.attention.' in key]
@@ -58,13 +55,14 @@ def attention_keys(work_dir: Path) -> list[str]:
 def test_one_override_in_their_own_tools(
     tool: str, kind: str, plain_configs: dict[str, Path], tmp_path: Path
 ) -> None:
-    done = call(
-        tool,
-        plain_configs[kind],
-        '--cfg-options',
-        'model.backbone.type=mmse.SEResNet',
-        'model.backbone.attention=sepp_v2',
+    options = ('model.backbone.type=mmse.SEResNet', 'model.backbone.attention=sepp_v2')
+    # No fork: in a process of its own nothing has imported mmse.
+    done = subprocess.run(
+        [sys.executable, TRAIN[tool], plain_configs[kind], '--cfg-options', *options],
         cwd=tmp_path,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'LOCAL_RANK': '0'},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'identity start: the attention of 8 blocks' in done.stdout
@@ -75,8 +73,8 @@ def test_one_override_in_their_own_tools(
 def test_attention_option(plain_configs: dict[str, Path], tmp_path: Path) -> None:
     """The changes are printed, a .safetensors file is read, and --verbose names the tensors."""
     checkpoint = plain_configs['seg'].with_name('resnet18.safetensors')
-    done = call(
-        'ours',
+    done = run_script(
+        CONFIGS.parent / 'tools/train.py',
         plain_configs['seg'],
         '--attention',
         'squeeze=avg+max,residual=True',
