@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,11 @@ def outcome(folder: Path) -> dict[str, Any]:
         name: {k: v for k, v in trial.items() if k not in clock}
         for name, trial in trials(folder).items()
     }
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 180) -> None:
+    """Return as soon as a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

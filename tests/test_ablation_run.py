@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from ablation_utils import (
     outcome,
     start_ablate,
     trials,
+    wait_until,
     write_study,
 )
 from filelock import FileLock
@@ -40,13 +40,6 @@ def undisturbed(tmp_path_factory, tiny_configs):
     code, out, err = ablate(folder, 'run', '--workers', '2')
     assert code == 0, out + err
     return folder, out
-
-
-def wait_until(condition, seconds=180):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
@@ -104,13 +97,13 @@ def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_table(
 ):
     write_study(tmp_path, tiny_configs['seg'])
     process = start_ablate(tmp_path, 'run', '--workers', '2')
-    # A checkpoint is written every third iteration.
-    wait_until(lambda: list(tmp_path.glob('work/*/iter_*.pth')) or process.poll() is not None)
+    # A checkpoint is written every third iteration, and named when it is whole.
+    wait_until(lambda: list(tmp_path.glob('work/*/last_checkpoint')) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(trials(tmp_path)) < 4
-    folder = next(tmp_path.glob('work/*/iter_*.pth')).parent
-    wait_until(lambda: free(folder))  # the trial's process ends with the runner
+    folders = [log.parent for log in tmp_path.glob('work/*/log.txt')]
+    wait_until(lambda: all(map(free, folders)))  # the trials' processes end with the runner
     process = start_ablate(tmp_path, 'run', '--workers', '2')
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
