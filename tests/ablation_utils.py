@@ -62,7 +62,7 @@ def start_ablate(folder: Path, command: str, *options: str) -> subprocess.Popen[
 def fork_ablate(
     folder: Path, command: str, *options: str
 ) -> Callable[[], subprocess.CompletedProcess[str]]:
-    """The same in a fork, as are its trials; returns what waits for its end."""
+    """Start ``tools/ablate.py``, and so its trials, in forks; returns what waits for its end."""
     return start_script(*command_line(folder, command, *options), cwd=ROOT)
 
 
