@@ -2,7 +2,10 @@
 
 import os
 import pickle
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mmse.errors import UserError
+from mmse.models import SEResNet
 from mmse.weights import allow_mmengine_globals, read_checkpoint
 
 pytest_plugins = ('engine_fixtures',)
@@ -223,3 +227,62 @@ def test_safetensors(tmp_path: Path) -> None:
     for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
         with pytest.raises(UserError, match=r'weights\.safetensors is damaged'):
             read(str(path))
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder and the URL of a server on 127.0.0.1 that hands out what is in it."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch_home'))
+    server = HTTPServer(('127.0.0.1', 0), partial(SimpleHTTPRequestHandler, directory=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def init_backbone(url: str, work_dir: Path) -> None:
+    SEResNet(18, init_cfg={'type': 'Pretrained', 'checkpoint': url}).init_weights()
+
+
+def load_in_runner(url: str, work_dir: Path, resume: bool = False) -> None:
+    Runner(Toy(), str(work_dir), load_from=url, resume=resume).load_or_resume()
+
+
+LOADERS = {
+    'CheckpointLoader': lambda url, work_dir: CheckpointLoader.load_checkpoint(url),
+    'init_cfg': init_backbone,
+    'load_from': load_in_runner,
+    'resume': partial(load_in_runner, resume=True),
+}
+
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_hostile_files_are_refused_when_they_come_from_a_url(
+    name: str, tmp_path: Path, served: tuple[Path, str], no_env_report: None
+) -> None:
+    folder, url = served
+    mark = tmp_path / 'mark'
+    evil = evil_objects(mark)['os.system'][0]
+    torch.save({'state_dict': {'w': torch.zeros(1)}, 'meta': evil}, folder / 'evil.pth')
+    for _ in range(2):  # downloaded, and from the folder that downloads are kept in
+        with pytest.raises(UserError, match=r'evil\.pth carries posix\.system.* is refused'):
+            LOADERS[name](f'{url}/evil.pth', tmp_path / 'work')
+    assert not mark.exists()
+
+
+def test_checkpoints_from_a_url_load_whole(
+    tmp_path: Path, served: tuple[Path, str], no_env_report: None
+) -> None:
+    folder, url = served
+    runner = train_toy(folder)
+    loaded = CheckpointLoader.load_checkpoint(f'{url}/iter_6.pth', map_location='cpu')
+    assert_equal(loaded, torch.load(folder / 'iter_6.pth', weights_only=False))
+    save_file(runner.model.state_dict(), folder / 'toy.safetensors')
+    loaded = CheckpointLoader.load_checkpoint(f'{url}/toy.safetensors')
+    assert_equal(dict(sorted(loaded.items())), dict(sorted(runner.model.state_dict().items())))
+    with pytest.raises(UserError, match=r'none\.pth cannot be downloaded: HTTP Error 404'):
+        CheckpointLoader.load_checkpoint(f'{url}/none.pth')

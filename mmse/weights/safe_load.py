@@ -5,13 +5,18 @@ the message hub's ``HistoryBuffer`` objects and the annealing function of a one-
 which pickle their functions through ``builtins.getattr``, and NumPy scalars and arrays. Exactly
 these are put on torch's allow-list. ``.safetensors`` files are safe by design; MMEngine's loaders
 read them as well once this module is imported.
+
+A checkpoint that is named by a URL is downloaded and then read like a local file: what MMEngine
+downloads with, ``torch.hub.load_state_dict_from_url``, unpickles anything.
 """
 
 import pickle
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
@@ -76,6 +81,37 @@ def load_safetensors(filename: str, map_location: Any = None) -> dict[str, torch
         UserError: The file does not exist or is damaged.
     """
     return read_checkpoint(filename)
+
+
+def load_url(
+    url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
+) -> dict[str, Any]:
+    """Download a checkpoint, unless an earlier run has, and read it like a local file.
+
+    Stands in for ``torch.hub.load_state_dict_from_url`` where MMEngine calls it.
+
+    Args:
+        url: Where the checkpoint is.
+        model_dir: Folder to keep it in; by default that of ``torch.hub``.
+        map_location: Not used: MMEngine copies the weights to where the model is.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: It cannot be downloaded, or ``read_checkpoint`` refuses it.
+    """
+    folder = Path(model_dir or Path(torch.hub.get_dir(), 'checkpoints'))
+    path = folder / Path(urlparse(url).path).name
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=progress)
+        except OSError as error:
+            raise UserError(f'{url} cannot be downloaded: {error}') from error
+    return read_checkpoint(path)
+
+
+# MMEngine's loaders of http://, https://, torchvision://, open-mmlab:// and mmcls:// all call it.
+mmengine.runner.checkpoint.load_url = load_url
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
