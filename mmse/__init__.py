@@ -1,16 +1,12 @@
 """Channel attention for dense tasks: SE-ResNet backbones for every OpenMMLab codebase."""
 
-from mmse.dependencies import check
+from mmse.utils.dependencies import check
 from mmse.version import __version__
 
 check(('torch', 'mmengine', 'mmcv'))
 
-from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402 (needs what was just checked)
+# After the check, because they import what it checks. With the first, MMEngine's loaders are safe.
+from mmse.checkpoints import allow_mmengine_globals  # noqa: E402
+from mmse.engine.config import config_path, swap_backbone  # noqa: E402
 
-from mmse.shipped import config_path  # noqa: E402
-from mmse.swap import swap_backbone  # noqa: E402
-
-__all__ = ['__version__', 'config_path', 'swap_backbone']
-
-# What MMEngine's own lookup, mmengine.hub.get_config('mmse::FOLDER/NAME.py'), asks.
-MODULE2PACKAGE['mmse'] = 'mmse'
+__all__ = ['__version__', 'allow_mmengine_globals', 'config_path', 'swap_backbone']

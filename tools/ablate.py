@@ -13,8 +13,8 @@ from mmse.ablation.report import status_table, write_report
 from mmse.ablation.run import Folders, run
 from mmse.ablation.show import show_plan
 from mmse.ablation.study import read_study, study_name
-from mmse.engine.run import exit_with_one_sentence
-from mmse.errors import UserError
+from mmse.engine.cli import exit_with_one_sentence
+from mmse.utils.errors import UserError
 
 
 def parse() -> argparse.Namespace:

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from mmse.benchmark.compare import DTYPES, MODES, Settings, run
 from mmse.benchmark.growth import write_growth
-from mmse.benchmark.report import table, write
-from mmse.benchmark.run import DTYPES, MODES, Settings, run
-from mmse.engine.run import exit_with_one_sentence
+from mmse.benchmark.tables import table, write
+from mmse.engine.cli import exit_with_one_sentence
 
 
 def size(text: str) -> tuple[int, int]:

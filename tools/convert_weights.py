@@ -2,9 +2,9 @@
 
 import argparse
 
-from mmse.engine.run import exit_with_one_sentence
-from mmse.swap import parse_attention
-from mmse.weights.convert import LAYOUTS, convert_file
+from mmse.checkpoints.convert import LAYOUTS, convert_file
+from mmse.engine.cli import exit_with_one_sentence
+from mmse.engine.config.swap import parse_attention
 
 
 def main() -> None:

@@ -18,16 +18,14 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
-from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
 
-from mmse.engine.checkpoints import check_checkpoint
+from mmse.checkpoints import allow_mmengine_globals
+from mmse.engine.build import load_trained
+from mmse.engine.cli import exit_with_one_sentence
 from mmse.engine.config import load_config
-from mmse.engine.own_data import innermost
-from mmse.engine.preflight import build_model
-from mmse.engine.run import exit_with_one_sentence
-from mmse.errors import UserError
-from mmse.weights import allow_mmengine_globals
+from mmse.engine.config.own_data import innermost
+from mmse.utils.errors import UserError
 
 DYNAMIC = {
     'input': {0: 'batch', 2: 'height', 3: 'width'},
@@ -147,10 +145,7 @@ def main() -> None:
     prepare_mmdeploy()
     allow_mmengine_globals()
     init_default_scope('mmdet')
-    model = build_model(cfg)
-    check_checkpoint(args.checkpoint, model, whole=True)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
-    model.eval()
+    model = load_trained(cfg, args.checkpoint)
     pipeline = innermost(cfg.test_dataloader.dataset)['pipeline']
     cfg.test_pipeline = [step for step in pipeline if 'Annotations' not in step['type']]
 

@@ -3,12 +3,10 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmse.engine.cli import add_config_arguments, exit_with_one_sentence
 from mmse.engine.config import load_config
-from mmse.engine.run import exit_with_one_sentence
-from mmse.errors import UserError
-from mmse.export import PARTS, TOLERANCE, export_onnx, load_part, parity
+from mmse.export.onnx import PARTS, TOLERANCE, export_onnx, load_part, parity
+from mmse.utils.errors import UserError
 
 
 def size(text: str) -> tuple[int, int, int]:
@@ -21,7 +19,7 @@ def size(text: str) -> tuple[int, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Export a trained model or its backbone to ONNX')
-    parser.add_argument('config', help='a config file, or package::path of an installed one')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint')
     parser.add_argument('out', type=Path, help='the ONNX file to write')
     parser.add_argument('--part', choices=PARTS, default='model')
@@ -36,7 +34,6 @@ def main() -> None:
         default=[(1, 256, 256), (2, 192, 320), (3, 480, 640)],
         help='sizes to compare with onnxruntime; the first is traced',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     args = parser.parse_args()
     module = load_part(load_config(args.config, args.cfg_options), args.checkpoint, args.part)
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,16 +3,14 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from mmse.engine.cli import add_config_arguments, exit_with_one_sentence
 from mmse.engine.config import load_config
-from mmse.engine.run import exit_with_one_sentence
 from mmse.gates.inspect import inspect
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Draw what the gates of a trained model do')
-    parser.add_argument('config', help='a config file, or package::path of an installed one')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint')
     parser.add_argument(
         '--data', nargs='+', default=['val'], metavar='val|IMAGE', help='val, or image files'
@@ -20,7 +18,6 @@ def main() -> None:
     parser.add_argument('--limit', type=int, default=128, help='validation images at most')
     parser.add_argument('--out', type=Path, help='folder; default: gates/ beside the checkpoint')
     parser.add_argument('--attention', metavar='PRESET|KEY=VALUE,...', help='as for train.py')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     args = parser.parse_args()
     images = None if args.data == ['val'] else args.data
     cfg = load_config(args.config, args.cfg_options, args.attention)

@@ -6,7 +6,7 @@ import time
 
 from mmse.datasets.bccd import prepare_bccd
 from mmse.datasets.camvid import prepare_camvid
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 _CONVERTERS = {'bccd': prepare_bccd, 'camvid': prepare_camvid}
 

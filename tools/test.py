@@ -2,12 +2,13 @@
 
 import argparse
 
-from mmse.engine.run import common_arguments, exit_with_one_sentence, test
+from mmse.engine.cli import add_run_arguments, exit_with_one_sentence
+from mmse.engine.run import test
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Evaluate a detector or a segmenter')
-    common_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument('checkpoint', help='the checkpoint file to evaluate')
     parser.add_argument('--show-dir', help='draw ground truth and predictions into this folder')
     test(parser.parse_args())

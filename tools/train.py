@@ -2,12 +2,13 @@
 
 import argparse
 
-from mmse.engine.run import common_arguments, exit_with_one_sentence, train
+from mmse.engine.cli import add_run_arguments, exit_with_one_sentence
+from mmse.engine.run import train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Train a detector or a segmenter')
-    common_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='mixed precision on the GPU')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from mmse.engine.config import nearest
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
+from mmse.utils.text import nearest
 
 Levels = Mapping[str, str]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mmse.ablation.trial import LOG
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 Ended = Iterator[tuple[Path, int]]
 

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmse.engine.preflight import preflight
@@ -45,8 +45,7 @@ def trial_seconds(cfg: Config) -> float:
 
 def _measured(cfg: Config) -> float:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    preflight(cfg, ('train', 'val'), whole_checkpoint=False)
-    model = MODELS.build(cfg.model)
+    model: Any = preflight(cfg, ('train', 'val'), whole_checkpoint=False).module
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     for name in ('train_dataloader', 'val_dataloader'):
         cfg[name].num_workers = 0

@@ -10,7 +10,7 @@ from typing import Any
 import mmse
 
 # Whose source shapes the result of a trial; the rest only moves, counts or draws it.
-SHAPING = ('models', 'weights', 'datasets', 'hooks/iteration_seed.py', 'ablation/start.py')
+SHAPING = ('models', 'checkpoints', 'datasets', 'hooks/iteration_seed.py', 'ablation/start.py')
 TYPING = ('typing', 'typing_extensions', 'collections.abc', 'types')
 
 

@@ -15,11 +15,11 @@ from mmengine.registry import METRICS, MODELS, init_default_scope
 
 from mmse.ablation.fingerprint import code_fingerprint, digest
 from mmse.ablation.study import Arm, Study, Task
-from mmse.engine.config import nearest, override, read_config, walk
-from mmse.errors import UserError
+from mmse.engine.config import apply_own_data, override, read_config, swap_backbone, walk
 from mmse.models import SEResNet
-from mmse.models.attention_config import DEFAULTS, describe, resolve_stages
-from mmse.swap import swap_backbone
+from mmse.models.settings import DEFAULTS, describe, resolve_stages
+from mmse.utils.errors import UserError
+from mmse.utils.text import nearest
 
 # Keys of a config that leave the result as it is.
 SHAPELESS = (
@@ -103,6 +103,7 @@ def resolve(study: Study) -> list[Variant]:
             _check_overrides(base, arm.overrides, f'arm {arm.name!r}, {task.base}')
             cfg = copy.deepcopy(base)
             override(cfg, copy.deepcopy({**task.overrides, **arm.overrides}), task.base)
+            apply_own_data(cfg)
             variant = Variant(task, arm, cfg, study.start)
             if (same := known.setdefault(variant.recipe, arm.name)) != arm.name:
                 raise UserError(

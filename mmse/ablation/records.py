@@ -12,7 +12,7 @@ import torch
 
 from mmse.ablation.plan import Variant
 from mmse.ablation.study import Study
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 PACKAGES = (
     *('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation'),

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmse.ablation.figures import draw_all
 from mmse.ablation.summary import Summary, summarise
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 
 def write_report(folder: Path) -> Summary:

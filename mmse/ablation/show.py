@@ -8,7 +8,7 @@ from mmse.ablation.plan import resolve, trials_of
 from mmse.ablation.run import Folders, duration
 from mmse.ablation.stats import LEVEL, pairs_needed, smallest_p
 from mmse.ablation.study import Study
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 
 def show_plan(study: Study, results: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
-from mmse.engine.config import nearest, read_file
-from mmse.errors import UserError
+from mmse.engine.config import read_file
+from mmse.utils.errors import UserError
+from mmse.utils.text import nearest
 
 TASK_KEYS = {'base', 'metric', 'overrides', 'smallest_effect'}
 KEYS = TASK_KEYS | {

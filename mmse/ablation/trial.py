@@ -21,12 +21,11 @@ from mmengine.runner import Runner
 
 from mmse.ablation.records import environment, write_json
 from mmse.ablation.start import save_start, set_default_start
-from mmse.engine.checkpoints import latest_checkpoint
+from mmse.checkpoints.latest import latest_checkpoint
+from mmse.engine.build import build_runner
 from mmse.engine.preflight import preflight
-from mmse.engine.run import build_runner
-from mmse.engine.torchvision_weights import read_torchvision_names
-from mmse.errors import UserError
 from mmse.gates.watch import attentions, learned_scalars
+from mmse.utils.errors import UserError
 
 # Exit codes that the runner tells apart; others are failures.
 BUSY = 75  # another process has the trial
@@ -54,14 +53,13 @@ def run_trial(folder: Path) -> None:
     if (checkpoint := latest_checkpoint(folder)) is not None:
         cfg.load_from, cfg.resume = checkpoint, True
     else:
-        read_torchvision_names()
         start = folder / 'start.pth'
         save_start(cfg, trial['head']['seed'], start)
         cfg.load_from = str(start)
     if trial['start'] == 'default':
         set_default_start(cfg)
-    preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
-    runner = build_runner(cfg)
+    model = preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
+    runner = build_runner(cfg, model)
     validations = Validations(folder / 'validations.json')
     runner.register_hook(validations)
     runner.train()

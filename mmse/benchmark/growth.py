@@ -11,11 +11,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
+from mmse.benchmark.compare import Settings, quiet, run
 from mmse.benchmark.measure import saved_bytes
 from mmse.benchmark.networks import FULL, PLAIN, build_backbones
-from mmse.benchmark.report import replace_file
-from mmse.benchmark.run import Settings, quiet, run
-from mmse.errors import UserError
+from mmse.benchmark.tables import replace_file
+from mmse.utils.errors import UserError
 
 AXES: dict[str, tuple[Any, ...]] = {
     'size': ((224, 224), (480, 640), (800, 1333)),

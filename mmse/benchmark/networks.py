@@ -9,10 +9,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmse.benchmark.peers import import_peers
-from mmse.errors import UserError
+from mmse.engine.config.swap import swap_backbone
 from mmse.models import SEResNet
-from mmse.models.attention_config import PRESETS
-from mmse.swap import swap_backbone
+from mmse.models.settings import PRESETS
+from mmse.utils.errors import UserError
 
 PLAIN = 'mmdet.ResNet'
 # The claim's own form: avg+max, softmax-fused, residual gating with a learned alpha.

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmse.datasets.conversion import convert, find_layout, name_some, read_image
-from mmse.errors import UserError
+from mmse.datasets.conversion import convert, find_layout, read_image
+from mmse.utils.errors import UserError
+from mmse.utils.text import name_some
 
 CLASSES = ('RBC', 'WBC', 'Platelets')
 ORIGIN = 'github.com/Shenggan/BCCD_Dataset'

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 from mmse.datasets.scenes import CLASSES, PALETTE
 from mmse.datasets.shapes import DEFAULT_ROOT, SEG_CLASSES, SEG_PALETTE, ensure_shapes
-from mmse.dependencies import require
-from mmse.errors import UserError
 from mmse.registry import DATASETS
+from mmse.utils.dependencies import require
+from mmse.utils.errors import UserError
 
 
 def _base(package: str, name: str, subclass: str) -> type:

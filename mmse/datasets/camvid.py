@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmse.datasets.conversion import convert, find_layout, name_some, read_image
-from mmse.errors import UserError
+from mmse.datasets.conversion import convert, find_layout, read_image
+from mmse.utils.errors import UserError
+from mmse.utils.text import name_some
 
 CLASSES = (
     'Sky',

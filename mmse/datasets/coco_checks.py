@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmse.datasets.conversion import name_some
-from mmse.datasets.report import Report, counted, find_missing, repeated
-from mmse.errors import UserError
+from mmse.datasets.findings import Report, find_missing
+from mmse.utils.errors import UserError
+from mmse.utils.files import ReadFiles
+from mmse.utils.text import counted, name_some, repeated
 
 _COCO_KEYS = {
     'images': ('id', 'file_name', 'width', 'height'),
@@ -16,6 +17,9 @@ _COCO_KEYS = {
     'categories': ('id', 'name'),
 }
 _BORDER_TOLERANCE = 1.0
+
+# Parsed files: one is asked for its classes, then checked.
+annotations: ReadFiles[dict[str, list[dict[str, Any]]]] = ReadFiles()
 _OUTSIDE_LIMIT = 0.5
 
 
@@ -118,6 +122,8 @@ def check_coco(
 
 
 def _load_coco(ann_file: str | Path) -> dict[str, list[dict[str, Any]]]:
+    if (known := annotations.get(ann_file)) is not None:
+        return known
     try:
         content = json.loads(Path(ann_file).read_bytes())
     except OSError as error:
@@ -136,7 +142,7 @@ def _load_coco(ann_file: str | Path) -> dict[str, list[dict[str, Any]]]:
                     f'{ann_file} is not in COCO format: an entry of {part!r} has no '
                     f'{" and no ".join(lacking)}'
                 )
-    return content  # type: ignore[no-any-return]
+    return annotations.keep(ann_file, content)
 
 
 def _class_names(content: dict[str, list[dict[str, Any]]], ann_file: str | Path) -> tuple[str, ...]:

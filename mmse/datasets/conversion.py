@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mmse.datasets.folder import build_once
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 
 def find_layout(src: str | Path, folder: str, parts: Sequence[str], origin: str) -> Path:
@@ -90,9 +90,3 @@ def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     if image is None:
         raise UserError(f'{path} is not a readable image')
     return image
-
-
-def name_some(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names, and how many there are beyond them."""
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more

@@ -10,7 +10,7 @@ from typing import Any
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from mmengine.logging import print_log
 
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 RECORD = 'dataset.json'
 

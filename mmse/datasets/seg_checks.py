@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmse.datasets.conversion import name_some
-from mmse.datasets.report import Report, counted, find_missing, repeated
-from mmse.errors import UserError
+from mmse.datasets.findings import Report, find_missing
+from mmse.utils.errors import UserError
+from mmse.utils.text import counted, name_some, repeated
 
 
 def check_seg_pairs(

@@ -19,10 +19,10 @@ import numpy as np
 from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
-from mmse.datasets.folder import build_once
+from mmse.datasets.folder import build_once, read_record
 from mmse.datasets.scenes import CLASSES, PALETTE, Scene, draw_scene
 from mmse.datasets.sheet import draw_sheet
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 DEFAULT_ROOT = 'data/shapes'
 SEG_CLASSES = ('background', *CLASSES)
@@ -57,14 +57,7 @@ def ensure_shapes(
     Raises:
         UserError: A setting is out of range, or ``root`` holds something else.
     """
-    lowest = {'size': 32, 'num_train': 1, 'num_val': 1, 'seed': 0}
-    given = {'size': size, 'num_train': num_train, 'num_val': num_val, 'seed': seed}
-    for name, value in given.items():
-        if not isinstance(value, int) or value < lowest[name]:
-            raise UserError(
-                f'the built-in shapes need {name} as an integer of at least {lowest[name]}, '
-                f'got {value!r}'
-            )
+    settings = _settings(size=size, num_train=num_train, num_val=num_val, seed=seed)
 
     def build(folder: Path) -> dict[str, Any]:
         start = time.perf_counter()
@@ -82,7 +75,35 @@ def ensure_shapes(
         )
         return {'instances': counts}
 
-    build_once(root, {'name': 'shapes', 'version': _VERSION, **given}, build)
+    build_once(root, settings, build)
+
+
+def check_shapes(root: str | Path = DEFAULT_ROOT, **shapes: int) -> None:
+    """Check that the data set is in ``root`` or can be generated there; nothing is written.
+
+    Args:
+        root: As for ``ensure_shapes``.
+        shapes: Settings of ``ensure_shapes``.
+
+    Raises:
+        UserError: As for ``ensure_shapes``.
+    """
+    read_record(Path(root), _settings(**shapes))
+
+
+def _settings(
+    size: int = 128, num_train: int = 640, num_val: int = 128, seed: int = 0
+) -> dict[str, Any]:
+    """What the data set is made from, checked."""
+    lowest = {'size': 32, 'num_train': 1, 'num_val': 1, 'seed': 0}
+    given = {'size': size, 'num_train': num_train, 'num_val': num_val, 'seed': seed}
+    for name, value in given.items():
+        if not isinstance(value, int) or value < lowest[name]:
+            raise UserError(
+                f'the built-in shapes need {name} as an integer of at least {lowest[name]}, '
+                f'got {value!r}'
+            )
+    return {'name': 'shapes', 'version': _VERSION, **given}
 
 
 def _scene(seed: int, split: int, index: int, size: int) -> Scene:

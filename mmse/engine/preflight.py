@@ -1,22 +1,22 @@
 """What is checked before a run starts and anything is written: data, classes, checkpoint."""
 
-import re
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-from torch import nn
+from mmengine.registry import DATASETS, init_default_scope
 
-from mmse.datasets.checks import check_coco, check_seg_pairs
-from mmse.datasets.shapes import DEFAULT_ROOT, ensure_shapes
-from mmse.dependencies import require
-from mmse.engine.checkpoints import check_checkpoint, check_pretrained
+from mmse.checkpoints.belonging import check_checkpoint, check_pretrained
+from mmse.datasets.coco_checks import annotations, check_coco
+from mmse.datasets.seg_checks import check_seg_pairs
+from mmse.datasets.shapes import DEFAULT_ROOT, check_shapes
+from mmse.engine.build import BuiltModel, build_model
 from mmse.engine.config import walk
-from mmse.engine.own_data import HEADS, innermost
-from mmse.errors import UserError
+from mmse.engine.config.own_data import HEADS, innermost
+from mmse.utils.dependencies import require
+from mmse.utils.errors import UserError
 
 Dataset = MutableMapping[str, Any]
 
@@ -28,14 +28,17 @@ SOURCES = {
 }
 
 
-def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> None:
-    """Check what a run needs, then make the built-in data; log one line for each data set.
+def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> BuiltModel:
+    """Check what a run needs, and log one line for each data set; nothing is written.
 
     Args:
         cfg: The full config, with ``load_from`` as the run will have it.
         splits: Which of train, val and test the run will use.
         whole_checkpoint: Every weight of ``load_from`` must fit, as for resuming and testing;
             otherwise only those of the backbone, whose attention may be new.
+
+    Returns:
+        The model, which was built to be checked, for the run.
 
     Raises:
         UserError: Missing or broken data, heads whose number of classes does not match the data, a
@@ -52,36 +55,21 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
         for dataset in _datasets(cfg[f'{split}_dataloader']['dataset'])
     ]
     built_in = [
-        (split, dataset.get('data_root', DEFAULT_ROOT), dataset.get('shapes') or {})
+        Path(dataset.get('data_root', DEFAULT_ROOT))
         for split, dataset in datasets
         if _is_built_in(_dataset_class(split, dataset))
     ]
     for split, dataset in datasets:
         _check_dataset(cfg, split, dataset)
-    _check_evaluators(cfg, splits, [Path(root) for _, root, _ in built_in])
+    annotations.clear()
+    _check_evaluators(cfg, splits, built_in)
     if 'train' in splits:
         check_one_cycle(cfg)
     model = build_model(cfg)
     checkpoint = cfg.get('load_from')
     if checkpoint is not None and '://' not in str(checkpoint):
-        check_checkpoint(checkpoint, model, whole_checkpoint)
-    check_pretrained(model)
-    for split, root, shapes in built_in:
-        try:
-            ensure_shapes(root, **shapes)
-        except TypeError as error:
-            raise UserError(f'{split}_dataloader.dataset.shapes: {error}') from error
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """Build the config's model; a wrong key or value in it is the user's to mend."""
-    try:
-        model: nn.Module = MODELS.build(cfg.model)
-    except Exception as error:  # every package of the model has errors of its own for it
-        text = str(error.args[0] if isinstance(error, KeyError) else error)
-        # MMEngine puts the class before the message, once for each level of nesting.
-        text = re.sub(r'class `\w+` in [\w/]+\.py: ', '', text)
-        raise UserError(f'the model of the config cannot be built: {text}') from error
+        check_checkpoint(checkpoint, model.module, whole_checkpoint)
+    check_pretrained(model.module)
     return model
 
 
@@ -119,6 +107,10 @@ def _check_dataset(cfg: Config, split: str, dataset: Dataset) -> None:
     if classes:
         _check_num_classes(cfg, len(classes), dataset['type'])
     if _is_built_in(kind):
+        try:
+            check_shapes(dataset.get('data_root', DEFAULT_ROOT), **(dataset.get('shapes') or {}))
+        except TypeError as error:
+            raise UserError(f'{split}_dataloader.dataset.shapes: {error}') from error
         return
     if _reads_as(kind, bases.get('CocoDataset')):
         folder = root / (dataset.get('data_prefix') or {}).get('img', '')
@@ -186,7 +178,7 @@ def check_one_cycle(cfg: Config) -> None:
 
 
 def _check_evaluators(cfg: Config, splits: Sequence[str], built_in: Sequence[Path]) -> None:
-    """Metrics that read an annotation file need it; the built-in data may still be made."""
+    """Metrics that read an annotation file need it; the built-in data are made by the run."""
     for place, value in walk({f'{s}_evaluator': cfg.get(f'{s}_evaluator') for s in splits}):
         if place.endswith('.ann_file') and value is not None and '://' not in str(value):
             file = Path(value)

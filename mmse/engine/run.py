@@ -2,89 +2,20 @@
 
 import argparse
 import os
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed as dist
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmse.engine.checkpoints import latest_checkpoint
+from mmse.checkpoints.latest import latest_checkpoint
+from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
 from mmse.engine.pictures import draw_predictions
 from mmse.engine.preflight import preflight
-from mmse.engine.torchvision_weights import read_torchvision_names
-from mmse.errors import UserError
-from mmse.weights import allow_mmengine_globals
-
-
-def common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that train.py and test.py share; they are mmdet's."""
-    parser.add_argument('config', help='a config file, or package::path of an installed one')
-    parser.add_argument(
-        '--attention',
-        metavar='PRESET|KEY=VALUE,...',
-        help='put this attention into the ResNets of the config, such as sepp_v2 or '
-        'squeeze=avg+max,residual=True',
-    )
-    parser.add_argument('--work-dir', help='where logs and results go; default: work_dirs/CONFIG')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override keys of the config, such as model.backbone.attention=se',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    parser.add_argument(
-        '--verbose',
-        action='store_true',
-        help='name every tensor that a checkpoint gave or left out',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
-
-def exit_with_one_sentence(
-    main: Callable[[], None],
-    stopped: str = 'stopped; --resume goes on from the last checkpoint',
-) -> None:
-    """Run a command line; a user's mistake ends it with one sentence and exit code 2.
-
-    Args:
-        main: The command line.
-        stopped: What to say when it is interrupted.
-    """
-    warnings.showwarning = _show_warning
-    try:
-        main()
-    except UserError as error:
-        # One process of each machine speaks.
-        if int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0))) == 0:
-            print('error:', ' '.join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        sys.exit(130)
-
-
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
-) -> None:
-    """Print what this package warns of; what the libraries warn of is not the user's to mend."""
-    if Path(filename).is_relative_to(Path(__file__).parent.parent):
-        print(f'warning: {message}', file=sys.stderr)
+from mmse.utils.errors import UserError
 
 
 def prepare(args: argparse.Namespace, split: str) -> Config:
@@ -116,27 +47,6 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
     return cfg
 
 
-def build_runner(cfg: Config) -> Runner:
-    """A Runner whose checkpoints load safely and that runs on several CPU processes as well."""
-    allow_mmengine_globals()
-    read_torchvision_names()
-    os.environ.setdefault('LOCAL_RANK', '0')
-    # Under a fixed name MMEngine gives a second run of the process the visualizer, and with it the
-    # log folder, of the first; without one it takes the name of the run.
-    (cfg.get('visualizer') or {}).pop('name', None)
-    if cfg.launcher != 'none' and not torch.cuda.is_available():
-        # MMEngine's own start-up selects a CUDA device, and its default wrapper names one; both
-        # step aside for a process group that exists and a wrapper that the config names.
-        dist.init_process_group('gloo')
-        cfg.model_wrapper_cfg = {
-            'type': 'MMDistributedDataParallel',
-            'broadcast_buffers': False,
-            'find_unused_parameters': cfg.get('find_unused_parameters', False),
-            'device_ids': None,
-        }
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
 def train(args: argparse.Namespace) -> None:
     """Train, then say what came out and where it is."""
     cfg = prepare(args, 'train')
@@ -154,8 +64,8 @@ def train(args: argparse.Namespace) -> None:
         cfg.resume = cfg.load_from is not None
         if not cfg.resume:
             print_log(f'{cfg.work_dir} has no checkpoint to resume: starting anew', 'current')
-    preflight(cfg, ('train', 'val'), whole_checkpoint=bool(cfg.get('resume')))
-    runner = build_runner(cfg)
+    model = preflight(cfg, ('train', 'val'), whole_checkpoint=bool(cfg.get('resume')))
+    runner = build_runner(cfg, model)
     runner.train()
     if is_main_process():
         _summarise(runner)
@@ -173,8 +83,8 @@ def test(args: argparse.Namespace) -> None:
             {'type': 'mmse.DrawHook', 'out_dir': args.show_dir},
         ]
         cfg.custom_hooks = hooks
-    preflight(cfg, ('test',), whole_checkpoint=True)
-    metrics = build_runner(cfg).test()
+    model = preflight(cfg, ('test',), whole_checkpoint=True)
+    metrics = build_runner(cfg, model).test()
     if is_main_process():
         lines = ['Testing is done.', _table(metrics)]
         if args.show_dir:

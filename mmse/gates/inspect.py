@@ -14,16 +14,15 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import load_checkpoint
 from torch import nn
 
-from mmse.engine.checkpoints import check_checkpoint
-from mmse.engine.own_data import innermost
-from mmse.engine.preflight import build_model, preflight
-from mmse.errors import UserError
+from mmse.engine.build import build_model, load_trained
+from mmse.engine.config.own_data import innermost
+from mmse.engine.preflight import preflight
 from mmse.gates import figures
 from mmse.gates.collect import Collected, collect, energies
 from mmse.gates.watch import attentions, learned_scalars
+from mmse.utils.errors import UserError
 
 CAPTIONS = {
     'distributions': (
@@ -71,14 +70,12 @@ def inspect(
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if images is None:
-        preflight(cfg, ('val',), whole_checkpoint=True)
-    model = build_model(cfg)
-    scalars = {name: learned_scalars(attention) for name, attention in attentions(model)}
-    if not scalars:
+        model = preflight(cfg, ('val',), whole_checkpoint=True).module
+    else:
+        model = build_model(cfg).module
+    if not any(attentions(model)):
         raise UserError('the model has no attention of mmse: there are no gates to look at')
-    check_checkpoint(checkpoint, model, whole=True)
-    load_checkpoint(model, checkpoint, map_location='cpu')
-    model.eval()
+    load_trained(cfg, checkpoint, model)
     scalars = {name: learned_scalars(attention) for name, attention in attentions(model)}
     cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
     if images is None:

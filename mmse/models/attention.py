@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from mmse.errors import UserError
 from mmse.models import functional
-from mmse.models.attention_config import PRESETS, AttentionSettings, describe, resolve_attention
+from mmse.models.settings import PRESETS, AttentionSettings, describe, resolve_attention
 from mmse.registry import MODELS
+from mmse.utils.errors import UserError
 
 __all__ = ['PRESETS', 'ChannelAttention']
 

@@ -16,9 +16,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.errors import UserError
 from mmse.models.attention import ChannelAttention
 from mmse.models.fused import fused_tail
+from mmse.utils.errors import UserError
 
 Config = Mapping[str, Any]
 BN = {'type': 'BN'}

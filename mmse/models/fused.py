@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.errors import UserError
 from mmse.models import passes
 from mmse.models.attention import ChannelAttention
+from mmse.utils.errors import UserError
 
 # Where a channel's mean is more deviations than this from zero, y is shifted by it first: in
 # precision mean(y^2) - mean^2 loses the factor's square, y*(a*q) + (beta - a*mean)*q the factor.

@@ -13,14 +13,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.errors import UserError
 from mmse.models.attention import ChannelAttention
-from mmse.models.attention_config import describe, resolve_stages
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
+from mmse.models.loading import adapt
+from mmse.models.settings import describe, resolve_stages
 from mmse.models.stages import block_dilations, deep_stem_layers, make_stage, stage_plugins
 from mmse.registry import MODELS
-from mmse.weights.adapt import adapt
-from mmse.weights.safe_load import read_checkpoint
+from mmse.utils.errors import UserError
 
 Config = Mapping[str, Any]
 
@@ -253,15 +252,14 @@ class SEResNet(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def init_weights(self) -> None:
-        """As in MMEngine; a local checkpoint is read safely, and one that does not fit is named."""
+        """As in MMEngine; a checkpoint that does not fit is named."""
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         files = [cfg['checkpoint'] for cfg in cfgs if cfg and 'checkpoint' in cfg]
-        for file in files:
-            if '://' not in file:
-                read_checkpoint(file)
         try:
             super().init_weights()
         except UserError as error:
+            if any(file in str(error) for file in files):
+                raise
             raise UserError(f'{", ".join(files)}: {error}') from error
 
     def _freeze_stages(self) -> None:

@@ -7,7 +7,7 @@ from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import Sequential
 from torch import nn
 
-from mmse.errors import UserError
+from mmse.utils.errors import UserError
 
 Config = Mapping[str, Any]
 

@@ -22,10 +22,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmse.engine.checkpoints import latest_checkpoint
+from mmse.checkpoints.latest import latest_checkpoint
+from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
 from mmse.engine.preflight import preflight
-from mmse.engine.run import build_runner
 
 CONFIG = 'configs/faster_rcnn_se_r50.py'
 WORK = Path('work_dirs/identity_start')
@@ -67,8 +67,8 @@ def train_plain(seed: int) -> str:
     checkpoint = latest_checkpoint(cfg.work_dir)
     if checkpoint is None or Path(checkpoint).name != f'iter_{PLAIN_ITERATIONS}.pth':
         cfg.load_from, cfg.resume = checkpoint, checkpoint is not None
-        preflight(cfg, ('train', 'val'), whole_checkpoint=cfg.resume)
-        build_runner(cfg).train()
+        model = preflight(cfg, ('train', 'val'), whole_checkpoint=cfg.resume)
+        build_runner(cfg, model).train()
         checkpoint = latest_checkpoint(cfg.work_dir)
     assert checkpoint is not None
     return checkpoint
@@ -81,8 +81,8 @@ def fine_tune(seed: int, arm: str, checkpoint: str) -> dict[str, list[float]]:
     cfg.train_cfg.update(max_iters=ITERATIONS, val_interval=INTERVAL)
     cfg.param_scheduler.update(eta_max=LR, total_steps=ITERATIONS)
     cfg.default_hooks.checkpoint.interval = ITERATIONS
-    preflight(cfg, ('train', 'val'), whole_checkpoint=False)
-    runner = build_runner(cfg)
+    model = preflight(cfg, ('train', 'val'), whole_checkpoint=False)
+    runner = build_runner(cfg, model)
     runner.register_hook(ValidateFirst())
     runner.train()
     scalars = runner.message_hub.log_scalars

@@ -22,10 +22,10 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from torch import Tensor, nn
 
 from mmse.ablation.records import write_json
+from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
 from mmse.engine.preflight import preflight
-from mmse.engine.run import build_runner
-from mmse.export import export_onnx
+from mmse.export.onnx import export_onnx
 
 WORK = Path('work_dirs/int8')
 RESULTS = Path('results/int8.json')
@@ -90,8 +90,8 @@ def config(gate: str) -> Config:
 def measure(gate: str) -> dict[str, Any]:
     """Train with one gate, quantise, and evaluate."""
     cfg = config(gate)
-    preflight(cfg, ('train', 'val'), whole_checkpoint=False)
-    runner = build_runner(cfg)
+    model = preflight(cfg, ('train', 'val'), whole_checkpoint=False)
+    runner = build_runner(cfg, model)
     runner.train()
     model = runner.model.eval()
     backbone = model.backbone

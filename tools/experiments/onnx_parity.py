@@ -18,9 +18,9 @@ from torch import nn
 
 from mmse.ablation.records import write_json
 from mmse.engine.config import load_config
-from mmse.export import export_onnx, load_part, parity
+from mmse.export.onnx import export_onnx, load_part, parity
 from mmse.models import SEResNet
-from mmse.models.attention_config import PRESETS
+from mmse.models.settings import PRESETS
 
 RESULTS = Path('results/onnx_parity.json')
 TRACED = (1, 256, 256)

@@ -1,0 +1,99 @@
+"""From the name of a config to the full config of a run."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmse.engine.config.find import find_config
+from mmse.engine.config.override import override
+from mmse.engine.config.own_data import apply_own_data
+from mmse.engine.config.swap import parse_attention, swap_backbone
+from mmse.utils.dependencies import require
+from mmse.utils.errors import UserError
+
+
+def load_config(
+    name: str, overrides: Mapping[str, Any] | None = None, attention: str | None = None
+) -> Config:
+    """Read a config, swap attention in, apply overrides, and fit it to the user's own data.
+
+    Args:
+        name: Path of a config file, or ``package::path`` of one in an installed package
+            (``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``); see ``find_config``.
+        overrides: Dotted keys with their new values, as ``--cfg-options`` gives them.
+        attention: What every backbone of the ResNet family gets, as ``--attention`` gives it.
+
+    Raises:
+        UserError: The file does not exist or does not parse, an override changes nothing, or there
+            is no backbone for the attention.
+    """
+    cfg = read_config(name)
+    if attention is not None:
+        changes = swap_backbone(cfg, parse_attention(attention))
+        print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
+    override(cfg, overrides or {}, name)
+    apply_own_data(cfg)
+    return cfg
+
+
+def read_config(name: str) -> Config:
+    """Read a training config as it is; see ``load_config``.
+
+    Raises:
+        UserError: The file does not exist or does not parse, or the package that it is for is
+            not installed.
+    """
+    cfg = read_file(name)
+    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
+        require(scope, name)
+    return cfg
+
+
+def read_file(name: str | Path) -> Config:
+    """Read a config of any kind, by its name; see ``find_config``.
+
+    Wherever in its inheritance ``_base_`` names a config ``mmse::path``, that is found as well.
+
+    Raises:
+        UserError: The file, or one that it inherits from, does not exist or does not parse.
+    """
+    path = find_config(name)
+    try:
+        with _own_names_in_bases():
+            return Config.fromfile(path)
+    except UserError:
+        raise
+    except ModuleNotFoundError as error:
+        raise UserError(f'{name} inherits from a package that is not there: {error}') from error
+    except Exception as error:  # a config is the user's Python: anything can go wrong in it
+        raise UserError(f'{name} could not be read: {type(error).__name__}: {error}') from error
+
+
+@contextmanager
+def _own_names_in_bases() -> Iterator[None]:
+    """Let ``_base_`` name configs of mmse while MMEngine reads a file.
+
+    By itself it asks for a folder in the path, looks only into a wheel's ``.mim``, and has all that
+    is taken from such a base built in the scope mmse, which has none of mmdet's and mmseg's types.
+    """
+    mmengines = Config._get_cfg_path
+
+    def path_and_scope(base: str, file: str) -> tuple[str, str | None]:
+        if not base.startswith('mmse::'):
+            found: tuple[str, str | None] = mmengines(base, file)
+            return found
+        try:
+            return str(find_config(base)), None
+        except UserError as error:
+            raise UserError(f'{os.path.relpath(file)} inherits from {error}') from error
+
+    Config._get_cfg_path = staticmethod(path_and_scope)
+    try:
+        yield
+    finally:
+        Config._get_cfg_path = staticmethod(mmengines)

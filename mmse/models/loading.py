@@ -1,0 +1,188 @@
+"""Fitting a checkpoint's ResNet weights to a backbone with attention, when they are loaded.
+
+Two things happen on the way in. Keys of other layouts get our names
+(``mmse.models.layouts``). And where the backbone has attention that the checkpoint has not, the
+attention starts at the identity: with fc2 at zero the gate is 1/2 whatever the input, so the branch
+is scaled by a known gain (1/2, or 1 + alpha / 2 with residual gating); dividing the weight and the
+bias of the branch's last norm by it gives back exactly the function of the plain network.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mmse.models.keys import parse
+from mmse.models.layouts import to_mmse
+from mmse.utils.errors import UserError
+
+_REMEDY = '; set depth and widths of the backbone to those of the weights, or use other weights'
+_GIVE_ATTENTION = '; give this block attention in the config, or use weights without attention'
+
+
+@dataclass
+class LoadReport:
+    """What loading a checkpoint into a backbone did.
+
+    Args:
+        layout: Whose checkpoint it was; see ``mmse.models.layouts``.
+        loaded: Keys that the checkpoint gave.
+        new: Keys that it has not: attention, deformable offsets, plugins.
+        unused: Keys of the checkpoint that the backbone has no place for.
+        identity: Blocks whose attention starts at the identity.
+    """
+
+    layout: str
+    loaded: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    identity: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """The counts, one line each."""
+        lines = [
+            f'weights of layout {self.layout}',
+            f'  {len(self.loaded):5d} tensors loaded',
+            f'  {len(self.new):5d} new',
+            f'  {len(self.unused):5d} not used',
+        ]
+        if self.identity:
+            lines.append(
+                f'  identity start: the attention of {len(self.identity)} blocks begins as exactly '
+                'no attention'
+            )
+        return '\n'.join(lines)
+
+    def names(self) -> str:
+        """Every key by what became of it."""
+        return '\n'.join(
+            f'{kind}: {", ".join(keys) or "none"}'
+            for kind, keys in (('loaded', self.loaded), ('new', self.new), ('unused', self.unused))
+        )
+
+
+def adapt(
+    backbone: nn.Module, weights: dict[str, Tensor], preserve_pretrained: bool = True
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """The complete state of a backbone from a checkpoint's weights.
+
+    Args:
+        backbone: An SEResNet; it is only read.
+        weights: The backbone's weights in the checkpoint, of any layout.
+        preserve_pretrained: Start attention that the checkpoint has not at the identity; otherwise
+            it keeps its random start.
+
+    Returns:
+        A state dict with every key of the backbone, and what was done.
+
+    Raises:
+        UserError: The weights do not fit; see ``check_fit``.
+    """
+    layout, given = check_fit(backbone, weights, preserve_pretrained)
+    own = backbone.state_dict()
+    state = {key: given.get(key, value) for key, value in own.items()}
+    report = LoadReport(
+        layout,
+        loaded=[key for key in own if key in given],
+        new=[k for k in own if k not in given and not k.endswith('num_batches_tracked')],
+        unused=[key for key in given if key not in own],
+    )
+    if preserve_pretrained:
+        for name, block in _new_attention(backbone, given):
+            start_at_identity(state, name, block)
+            report.identity.append(name)
+    return state, report
+
+
+def check_fit(
+    backbone: nn.Module, weights: dict[str, Tensor], preserve_pretrained: bool = True
+) -> tuple[str, dict[str, Tensor]]:
+    """Check that a checkpoint's weights fit a backbone.
+
+    Args:
+        backbone: An SEResNet; it is only read.
+        weights: As for ``adapt``.
+        preserve_pretrained: Whether attention that the checkpoint has not is to start at the
+            identity.
+
+    Returns:
+        The layout of the weights, and the weights under our names.
+
+    Raises:
+        UserError: A weight is missing, of another shape or not finite, or the identity start does
+            not exist (gain 0); it names the first such key.
+    """
+    if any(key.startswith('backbone.') for key in weights):
+        prefix = len('backbone.')
+        weights = {k[prefix:]: v for k, v in weights.items() if k.startswith('backbone.')}
+    layout, given = to_mmse(weights)
+    own = backbone.state_dict()
+    for key, value in own.items():
+        if key in given:
+            _check_tensor(key, given[key], value)
+        elif parse(key).in_plain_resnet:
+            raise UserError(f'the weights have no {key}{_REMEDY}')
+    stages = tuple(f'{stage}.' for stage in backbone.res_layers)  # type: ignore[union-attr]
+    for key in given:
+        if key not in own and key.startswith(('stem.', *stages)):
+            hint = _REMEDY if parse(key).attention is None else _GIVE_ATTENTION
+            raise UserError(f'the backbone has no {key}{hint}')
+    if preserve_pretrained:
+        for name, block in _new_attention(backbone, given):
+            if block.attention.identity_gain == 0:  # type: ignore[union-attr]
+                raise UserError(
+                    f'{name}.attention: alpha={block.attention.settings["alpha"]:g} makes the '  # type: ignore[union-attr, index]
+                    'gain 1 + alpha / 2 zero, from which pretrained weights cannot be kept; '
+                    'use another alpha, or preserve_pretrained=False'
+                )
+    return layout, given
+
+
+def _new_attention(
+    backbone: nn.Module, given: dict[str, Tensor]
+) -> Iterator[tuple[str, nn.Module]]:
+    """The blocks whose attention the weights do not have."""
+    for name, block in attention_blocks(backbone):
+        if f'{name}.attention.fc2.weight' not in given:
+            yield name, block
+
+
+def attention_blocks(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of every block that has attention."""
+    for stage in backbone.res_layers:  # type: ignore[union-attr]
+        for index, block in enumerate(getattr(backbone, stage)):
+            if block.attention is not None:
+                yield f'{stage}.{index}', block
+
+
+def start_at_identity(state: dict[str, Tensor], name: str, block: nn.Module) -> None:
+    """Write the identity start of one block into a state dict whose last norms are plain.
+
+    Args:
+        state: The state dict; changed in place.
+        name: The block's name.
+        block: The block; its attention's ``identity_gain`` is not 0.
+    """
+    gain: float = block.attention.identity_gain  # type: ignore[union-attr, assignment]
+    for kind in ('weight', 'bias'):
+        fc2, norm = f'{name}.attention.fc2.{kind}', f'{name}.{block.last_norm_name}.{kind}'
+        if fc2 in state:
+            state[fc2] = torch.zeros_like(state[fc2])
+        state[norm] = state[norm] / gain
+
+
+def _check_tensor(key: str, given: Tensor, own: Tensor) -> None:
+    if given.shape != own.shape:
+        hint = _REMEDY
+        if '.attention.fc1.' in key:
+            hint = f'; set reduction or min_hidden of attention for a hidden width of {len(given)}'
+        raise UserError(
+            f'{key} is {tuple(given.shape)} in the weights and {tuple(own.shape)} in the backbone'
+            + hint
+        )
+    if given.is_floating_point() and not given.isfinite().all():
+        raise UserError(
+            f'{key} has values that are not finite (NaN or infinite): '
+            'the training that wrote it diverged; use an earlier checkpoint'
+        )

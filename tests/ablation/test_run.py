@@ -1,0 +1,246 @@
+"""Trials in processes of their own: finished once, resumed, failed alone, and never twice."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from filelock import FileLock
+from support.ablations import (
+    ARMS,
+    ATTENTION,
+    ablate,
+    fork_ablate,
+    outcome,
+    start_ablate,
+    trials,
+    wait_until,
+    write_study,
+)
+from support.processes import in_process, trial_main, with_output
+
+from mmse.ablation import engines
+from mmse.ablation.plan import resolve, trials_of
+from mmse.ablation.records import comparable, read_plan, read_trials
+from mmse.ablation.run import Folders, run
+from mmse.ablation.study import read_study
+from mmse.ablation.trial import BUSY, LOG
+
+pytest_plugins = ('support.engine_fixtures',)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory, tiny_configs):
+    """A study that ran through, and what its run printed."""
+    folder = tmp_path_factory.mktemp('undisturbed')
+    write_study(folder, tiny_configs['seg'])
+    code, out, err = ablate(folder, 'run', '--workers', '2')
+    assert code == 0, out + err
+    return folder, out
+
+
+def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
+    folder, out = undisturbed
+    records = trials(folder)
+    assert len(records) == 4
+    for record in records.values():
+        assert record['status'] == 'finished'
+        curve = record['curves']['mIoU']
+        assert record['metrics']['mIoU'] == curve[-1][1]
+        assert [step for step, _ in curve] == [4, 8]
+        assert [step for step, _ in record['loss']] == list(range(1, 9))
+        assert record['iterations'] == 8
+        assert record['training_time_s'] > record['step_time_s'] > 0
+        assert record['peak_memory_bytes'] > 2**27
+        assert record['environment']['torch'] == torch.__version__
+        assert any('Iter(train)' in line for line in record['log'])
+    parameters = {r['arm']: r['parameters'] for r in records.values()}
+    # se: two 1x1 layers with biases in each of the two blocks of 8, 16, 32 and 64 channels
+    hidden = {c: max(1, c // 16) for c in (8, 16, 32, 64)}
+    extra = sum(2 * (2 * c * h + c + h) for c, h in hidden.items())
+    assert parameters['se'] - parameters['plain'] == extra
+    assert not list((folder / 'work').rglob('*.pth'))
+    assert '[4/4]' in out
+    assert 'left' in out
+
+
+def test_arms_of_a_seed_start_with_the_same_loss(undisturbed):
+    folder, _ = undisturbed
+    first = {(r['arm'], r['seed']): r['loss'][0][1] for r in trials(folder).values()}
+    for seed in (0, 1):
+        assert first['se', seed] == pytest.approx(first['plain', seed], rel=1e-4)
+    assert first['se', 0] != pytest.approx(first['se', 1], rel=1e-4)
+
+
+def test_a_second_run_does_nothing(undisturbed):
+    folder, _ = undisturbed
+    before = {p: p.stat().st_mtime_ns for p in (folder / 'results/trials').iterdir()}
+    code, out, _ = ablate(folder, 'run')
+    assert code == 0
+    assert '4 trials, 4 finished before' in out
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / 'results/trials').iterdir()}
+
+
+def test_status_shows_the_means(undisturbed):
+    folder, _ = undisturbed
+    _, out, _ = ablate(folder, 'status')
+    values = [r['metrics']['mIoU'] for r in trials(folder).values() if r['arm'] == 'se']
+    assert f'se       2 seeds  {sum(values) / 2:.4f}' in out
+    assert 'that takes 6 seeds' in out
+
+
+def test_killed_in_the_middle_and_run_again_it_ends_with_the_same_table(
+    undisturbed, tmp_path, tiny_configs
+):
+    write_study(tmp_path, tiny_configs['seg'])
+    process = start_ablate(tmp_path, 'run', '--workers', '2')
+    # A checkpoint is written every third iteration, and named when it is whole.
+    wait_until(lambda: list(tmp_path.glob('work/*/last_checkpoint')) or process.poll() is not None)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(trials(tmp_path)) < 4
+    folders = [log.parent for log in tmp_path.glob('work/*/log.txt')]
+    wait_until(lambda: all(map(free, folders)))  # the trials' processes end with the runner
+    process = start_ablate(tmp_path, 'run', '--workers', '2')
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert any('resumed' in line for r in trials(tmp_path).values() for line in r['log'])
+    assert outcome(tmp_path) == outcome(undisturbed[0])
+
+
+def test_killed_before_the_last_validation_it_only_validates(tmp_path, tiny_configs):
+    write_study(tmp_path, tiny_configs['seg'], seeds=1)
+    assert ablate(tmp_path, 'run', '--workers', '2', '--keep-checkpoints')[0] == 0
+    before = outcome(tmp_path)
+    record = next(tmp_path.glob('results/trials/se-*.json'))
+    folder = tmp_path / 'work' / record.stem
+    assert (folder / 'iter_8.pth').is_file()
+    record.unlink()
+    validations = json.loads((folder / 'validations.json').read_text())
+    del validations['8']
+    (folder / 'validations.json').write_text(json.dumps(validations))
+    (folder / 'log.txt').write_text('')
+    assert ablate(tmp_path, 'run', '--workers', '2')[0] == 0  # with as many threads
+    assert 'Iter(train)' not in (folder / 'log.txt').read_text()
+    assert outcome(tmp_path) == before
+    assert not (folder / 'iter_8.pth').exists()
+
+
+def free(folder):
+    lock = FileLock(folder / 'lock')
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_ctrl_c_stops_the_trials_and_says_how_to_go_on(tmp_path, tiny_configs):
+    write_study(tmp_path, tiny_configs['seg'], seeds=1)
+    process = start_ablate(tmp_path, 'run')
+    wait_until(lambda: list(tmp_path.glob('work/*/log.txt')))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1] == 'stopped; the same command goes on'
+    assert not trials(tmp_path)
+    assert all(free(folder) for folder in (tmp_path / 'work').iterdir())
+
+
+def test_an_arm_that_crashes_is_recorded_and_the_rest_finishes(tmp_path, tiny_configs):
+    # The model is built and refused by no check; its first step fails.
+    broken = {'broken': {'model.decode_head.in_index': 2, ATTENTION: None}}
+    write_study(tmp_path, tiny_configs['seg'], arms={**broken, **ARMS}, seeds=1)
+    code, out, err = ablate(tmp_path, 'run', '--workers', '2')
+    assert code == 2
+    assert '1 trials have failed' in err
+    status = {r['arm']: r['status'] for r in trials(tmp_path).values()}
+    assert status == {'broken': 'failed', 'plain': 'finished', 'se': 'finished'}
+    failed = next(r for r in trials(tmp_path).values() if r['arm'] == 'broken')
+    assert failed['reason'] == 'exit code 1'
+    assert 'channels' in failed['last_lines'][-1]
+    assert 'FAILED' in out
+    code, out, _ = ablate(tmp_path, 'run')
+    assert code == 2
+    assert '[' not in out  # nothing was tried again
+    code, out, _ = ablate(tmp_path, 'run', '--retry-failed')
+    assert code == 2
+    assert out.count('FAILED') == 1
+
+
+def test_a_trial_that_another_process_has_is_not_run_twice(tmp_path, tiny_configs):
+    write_study(tmp_path, tiny_configs['seg'], seeds=1)
+    first = fork_ablate(tmp_path, 'run')
+    wait_until(lambda: list(tmp_path.glob('work/*/log.txt')))
+    second = fork_ablate(tmp_path, 'run')
+    ends = [first(), second()]
+    assert [end.returncode for end in ends] == [0, 0], ends
+    assert len(trials(tmp_path)) == 2
+    # Every trial was trained once: its log has one first iteration.
+    for log in tmp_path.glob('work/*/log.txt'):
+        assert log.read_text().count('Iter(train) [1/8]') == 1
+
+
+def test_a_trial_that_another_process_has_is_waited_for(
+    tmp_path, tiny_configs, capsys, monkeypatch
+):
+    monkeypatch.setattr('mmse.ablation.run.BUSY_WAIT_S', 0)
+    study = read_study(write_study(tmp_path, tiny_configs['seg'], seeds=1))
+    trial = trials_of(study, variants := resolve(study))[0]
+    folder = tmp_path / 'work' / trial.id
+    folder.mkdir(parents=True)
+    lock = FileLock(folder / 'lock')
+    lock.acquire()
+    ended = []
+
+    def engine(folders):
+        for each in folders:
+            log = each / LOG
+            code = in_process(with_output, log, log, trial_main, each, {'OMP_NUM_THREADS': '1'})
+            ended.append((each == folder, code))
+            if code == BUSY:
+                lock.release()
+            yield each, code
+
+    assert run(study, variants, Folders(tmp_path / 'results', tmp_path / 'work'), engine) == []
+    assert ended == [(True, BUSY), (False, 0), (True, 0)]
+    assert '1 trials are run by another process: waiting for them' in capsys.readouterr().out
+    assert {r['status'] for r in trials(tmp_path).values()} == {'finished'}
+
+
+def test_what_other_code_or_machines_made_is_left_out_aloud(undisturbed):
+    results = undisturbed[0] / 'results'
+    plan, records = read_plan(results), read_trials(results)
+    assert comparable(plan, records) == (records, [])
+    other = [{**records[0], 'code': 'older'}]
+    kept, notes = comparable(plan, records[1:] + other)
+    assert kept == records[1:]
+    assert len(notes) == 1
+    assert '1 trials left out: code older' in notes[0]
+    changed = [{**records[0], 'recipe': 'another'}]
+    kept, notes = comparable(plan, records[1:] + changed)
+    assert kept == records[1:]
+    assert 'another config' in notes[0]
+
+
+def test_a_contrast_that_comes_late_is_exploratory(undisturbed, tmp_path, tiny_configs):
+    folder, _ = undisturbed
+    late = {'se': {'of': 'se', 'against': 'plain'}, 'late': {'of': 'plain', 'against': 'se'}}
+    file = write_study(tmp_path, tiny_configs['seg'], contrasts=late)
+    file.rename(folder / 'question.py')
+    _, out, _ = ablate(folder, 'run')
+    assert 'contrast late was added or changed after trials had ended' in out
+    contrasts = {c['name']: c['registered'] for c in read_plan(folder / 'results')['contrasts']}
+    assert contrasts == {'se': True, 'late': False}
+
+
+def test_workers_share_the_threads(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(8)))
+    assert engines._share(0, 3) == {'OMP_NUM_THREADS': '2'}
+    assert engines._share(1, 20) == {'OMP_NUM_THREADS': '1'}
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
+    assert engines._share(3, 4)['CUDA_VISIBLE_DEVICES'] == '6'

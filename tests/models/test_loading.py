@@ -1,0 +1,272 @@
+"""Weights that are loaded into a backbone: whose they are, the identity start, and refusals."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.models import ResNet
+from torch import nn
+
+from mmse.models import SEResNet
+from mmse.models.layouts import detect_layout, to_mmse
+from mmse.models.settings import PRESETS
+from mmse.utils.errors import UserError
+
+SMALL = {'base_channels': 16, 'norm_eval': False}
+VARIANTS = [
+    *PRESETS,
+    *({'squeeze': squeeze} for squeeze in ('avg', 'max', 'avg+max')),
+    *({'gate': gate, 'temperature': t} for gate in ('sigmoid', 'hardsigmoid') for t in (0.1, 7.0)),
+    *({'residual': True, 'alpha': alpha} for alpha in (-1.0, 0.0, 0.3, 4.0)),
+    {'residual': True, 'learnable_alpha': True, 'learnable_temperature': True, 'bias': False},
+    [None, 'se', None, 'sepp_v2'],
+    [None, None, None, [None, 'sepp_v2_residual', None]],
+]
+
+
+def plain_network(depth: int = 50, **kwargs) -> ResNet:
+    """A plain ResNet whose norms are as uneven as trained ones."""
+    torch.manual_seed(1)
+    net = ResNet(depth=depth, **{**SMALL, **kwargs})
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3)
+            nn.init.normal_(module.bias, 0, 0.3)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return net
+
+
+def worst(ours, theirs) -> float:
+    pairs = zip(ours, theirs, strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+def test_identity_start(variant, training: bool, record_property) -> None:
+    plain = plain_network().double()
+    plain.train(training)
+    ours = SEResNet(depth=50, attention=variant, **SMALL).double()
+    ours.load_state_dict(plain.state_dict())
+    ours.train(training)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    difference = worst(ours(x), plain(x))
+    record_property('worst relative difference of the identity start, float64', difference)
+    assert difference <= 1e-10
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('variant', VARIANTS[:-1], ids=str)
+def test_identity_start_in_single_precision(depth: int, variant, record_property) -> None:
+    plain = plain_network(depth)
+    plain.eval()
+    ours = SEResNet(depth=depth, attention=variant, **SMALL)
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    difference = worst(ours.eval()(x), plain(x))
+    record_property('worst relative difference of the identity start, float32', difference)
+    assert difference <= 1e-5
+    # In training the statistics of small batches amplify rounding: in the plain network itself a
+    # change of the image by one unit in the last place makes as much of a difference.
+    plain.train()
+    own = worst(plain(x * (1 + 2**-23)), plain(x))
+    difference = worst(ours.train()(x), plain(x))
+    record_property('worst relative difference of the identity start, float32 training', difference)
+    record_property('worst of the plain network to the image changed by 1 ulp, float32', own)
+    assert difference <= max(own, 1e-5)
+
+
+def test_with_group_norm() -> None:
+    norm_cfg = {'type': 'GN', 'num_groups': 4}
+    plain = plain_network(norm_cfg=norm_cfg).double()
+    ours = SEResNet(depth=50, attention='sepp_v2', norm_cfg=norm_cfg, **SMALL).double()
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    assert worst(ours(x), plain(x)) <= 1e-10
+
+
+def test_attention_learns_from_the_identity_start() -> None:
+    ours = SEResNet(depth=18, attention='sepp_v2_residual', **SMALL)
+    ours.load_state_dict(plain_network(18).state_dict())
+    attention = ours.layer2[0].attention
+    start = {key: value.clone() for key, value in attention.state_dict().items()}
+    assert not start['fc2.weight'].any() and not start['fc2.bias'].any()
+    optimizer = torch.optim.SGD(ours.parameters(), lr=0.1)
+    x = torch.randn(2, 3, 64, 64)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        sum(out.square().mean() for out in ours.train()(x)).backward()
+        optimizer.step()
+
+    step()
+    assert not torch.equal(attention.fc2.weight, start['fc2.weight'])
+    assert torch.equal(attention.fc1.weight, start['fc1.weight'])
+    step()
+    assert not torch.equal(attention.fc1.weight, start['fc1.weight'])
+
+
+def test_preserve_pretrained_off_keeps_the_random_start() -> None:
+    plain = plain_network(18)
+    ours = SEResNet(depth=18, attention='se', preserve_pretrained=False, **SMALL)
+    fc2 = ours.layer1[0].attention.fc2.weight.clone()
+    ours.load_state_dict(plain.state_dict())
+    assert torch.equal(ours.layer1[0].attention.fc2.weight, fc2) and fc2.any()
+    assert torch.equal(ours.layer1[0].bn2.weight, plain.layer1[0].bn2.weight)
+
+
+def test_alpha_without_an_identity_start_is_refused() -> None:
+    ours = SEResNet(depth=18, attention={'residual': True, 'alpha': -2}, **SMALL)
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    with pytest.raises(UserError, match=r'layer1\.0\.attention: alpha=-2 makes the gain .* zero'):
+        ours.load_state_dict(plain_network(18).state_dict())
+    assert all(torch.equal(before[key], value) for key, value in ours.state_dict().items())
+
+
+def test_pretrained_init_of_a_file(tmp_path: Path, logged_warnings) -> None:
+    """Through MMEngine's own Pretrained, from a detector's checkpoint, with a frozen stage."""
+    plain = plain_network(18)
+    weights = {f'module.backbone.{key}': value for key, value in plain.state_dict().items()}
+    path = tmp_path / 'detector.pth'
+    torch.save({'state_dict': weights | {'module.neck.weight': torch.ones(1)}, 'meta': {}}, path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(path)}
+    ours = SEResNet(18, attention='sepp_v2', frozen_stages=1, init_cfg=init_cfg, **SMALL)
+    ours.init_weights()
+    ours.train()
+    assert not [w for w in logged_warnings if 'random start' in w]
+    plain.eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert worst(ours.eval()(x), plain(x)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'depth': 50}, r'layer1\.0\.conv1\.weight is .* in the weights and .* in the backbone'),
+        ({'depth': 34}, r'the backbone has no layer1\.2\.'),
+        ({'base_channels': 32}, r'conv1\.weight is \(32, 3, 7, 7\) in the weights'),
+    ],
+)
+def test_other_networks_are_refused_by_name(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / 'other.pth'
+    torch.save(plain_network(**{'depth': 18, **change}).state_dict(), path)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(path)}
+    ours = SEResNet(18, attention='se', init_cfg=init_cfg, **SMALL)
+    with pytest.raises(UserError, match=f'^{path}: {message}'):
+        ours.init_weights()
+
+
+def test_a_file_that_would_run_code(tmp_path: Path) -> None:
+    """Named in one sentence, nothing in it runs, and the backbone stays as it was."""
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'mark'), 'w'))
+
+    path = tmp_path / 'evil.pth'
+    torch.save({'state_dict': plain_network(18).state_dict(), 'meta': Evil()}, path)
+    ours = SEResNet(18, init_cfg={'type': 'Pretrained', 'checkpoint': str(path)}, **SMALL)
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    with pytest.raises(UserError, match=f'^{path} carries .*open.* is refused'):
+        ours.init_weights()
+    assert not (tmp_path / 'mark').exists()
+    assert all(torch.equal(before[key], value) for key, value in ours.state_dict().items())
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    weights = plain_network(18).state_dict()
+    weights['layer3.1.conv2.weight'][0, 0, 0, 0] = float('nan')
+    with pytest.raises(UserError, match=r'^layer3\.1\.conv2\.weight has values that are not fin'):
+        SEResNet(18, attention='se', **SMALL).load_state_dict(weights)
+
+
+def test_fewer_stages_leave_the_rest_unused() -> None:
+    plain = plain_network(18)
+    ours = SEResNet(
+        18, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,), **SMALL
+    )
+    ours.load_state_dict({**plain.state_dict(), 'fc.weight': torch.ones(2, 2)})
+    x = torch.randn(1, 3, 64, 64)
+    plain.eval()
+    assert torch.equal(ours.eval()(x)[0], plain(x)[2])
+
+
+KEYS = {
+    'mmpretrain': {
+        'stem.0.conv.weight': 'stem.0.weight',
+        'stem.1.bn.running_mean': 'stem.4.running_mean',
+        'stem.2.bn.bias': 'stem.7.bias',
+        'layer1.0.conv1.weight': 'layer1.0.conv1.weight',
+        'layer3.5.se_layer.conv1.conv.weight': 'layer3.5.attention.fc1.weight',
+        'layer3.5.se_layer.conv2.conv.bias': 'layer3.5.attention.fc2.bias',
+    },
+    'timm': {
+        'conv1.0.weight': 'stem.0.weight',
+        'conv1.4.bias': 'stem.4.bias',
+        'conv1.6.weight': 'stem.6.weight',
+        'bn1.running_var': 'stem.7.running_var',
+        'layer1.0.bn1.weight': 'layer1.0.bn1.weight',
+        'layer2.3.se.fc1.weight': 'layer2.3.attention.fc1.weight',
+        'layer2.3.se.fc2.bias': 'layer2.3.attention.fc2.bias',
+        'layer2.0.downsample.1.weight': 'layer2.0.downsample.1.weight',
+    },
+    'mmse': {'layer1.0.conv1.weight': 'layer1.0.conv1.weight', 'bn1.bias': 'bn1.bias'}
+    | dict.fromkeys(['layer1.0.attention.fc1.weight'], 'layer1.0.attention.fc1.weight'),
+    'plain': {'layer1.0.conv1.weight': 'layer1.0.conv1.weight', 'bn1.bias': 'bn1.bias'},
+}
+
+
+@pytest.mark.parametrize('layout', KEYS)
+def test_keys_of_every_layout(layout: str) -> None:
+    assert detect_layout(KEYS[layout]) == layout
+    # The value that travels with a key is the key's own expected name.
+    assert to_mmse(KEYS[layout]) == (layout, {name: name for name in KEYS[layout].values()})
+
+
+def test_timm_plain_stem_keeps_its_names() -> None:
+    keys = {'conv1.weight': 0, 'bn1.bias': 1, 'layer1.0.se.fc1.weight': 2}
+    expected = {'conv1.weight': 0, 'bn1.bias': 1, 'layer1.0.attention.fc1.weight': 2}
+    assert to_mmse(keys) == ('timm', expected)
+
+
+def test_hidden_width_of_other_packages() -> None:
+    """They round the hidden width up to a multiple of 8; the sentence says what to set."""
+    theirs = SEResNet(18, attention={'preset': 'se', 'min_hidden': 8}, **SMALL).state_dict()
+    theirs = {key.replace('.attention.fc', '.se.fc'): value for key, value in theirs.items()}
+    with pytest.raises(UserError, match=r'fc1\.weight is \(8, .*hidden width of 8'):
+        SEResNet(18, attention='se', **SMALL).load_state_dict(theirs)
+    ours = SEResNet(18, attention={'preset': 'se', 'min_hidden': 8}, **SMALL)
+    ours.load_state_dict(theirs)
+    key = 'layer4.1.attention.fc2.weight'
+    assert torch.equal(ours.state_dict()[key], theirs['layer4.1.se.fc2.weight'])
+
+
+def test_no_resnet_at_all() -> None:
+    with pytest.raises(UserError, match=r'not the weights of a ResNet.*blocks\.0\.w'):
+        SEResNet(18, **SMALL).load_state_dict({'blocks.0.w': torch.ones(1)})
+
+
+def test_weights_of_torchvision_without_torchvision(monkeypatch):
+    """By the names and the loader of MMEngine; what it gives comes from here."""
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+    asked, plain = [], plain_network(18, base_channels=64)
+
+    def download(url, **_):
+        asked.append(url)
+        return plain.state_dict()
+
+    monkeypatch.setattr('mmengine.runner.checkpoint.load_url', download)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet18'}
+    net = SEResNet(18, attention='sepp_v2', init_cfg=init_cfg)
+    net.init_weights()
+    assert asked == ['https://download.pytorch.org/models/resnet18-f37072fd.pth']
+    net.eval()
+    plain.eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert worst(net(image), plain(image)) < 1e-5
+    init_cfg['checkpoint'] = 'torchvision://resnet18.nothing'
+    with pytest.raises(UserError, match='torchvision is not installed, and MMEngine knows no'):
+        SEResNet(18, init_cfg=init_cfg).init_weights()
