@@ -17,7 +17,8 @@ from mmse.ablation.fingerprint import code_fingerprint, digest
 from mmse.ablation.study import Arm, Study, Task
 from mmse.engine.config import apply_own_data, override, read_config, swap_backbone, walk
 from mmse.models import SEResNet
-from mmse.models.settings import DEFAULTS, describe, resolve_stages
+from mmse.models.resolve import resolve_stages
+from mmse.models.settings import KEYS, AttentionSettings, describe
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
 
@@ -68,7 +69,7 @@ class Variant:
         hooks = shaping.get('custom_hooks') or []
         shaping['custom_hooks'] = [hook for hook in hooks if hook['type'] not in OBSERVERS]
         (shaping.get('randomness') or {}).pop('seed', None)
-        return digest([shaping, _resolved(self.cfg), self.start])
+        return digest([shaping, [_forms(b) for b in _resolved(self.cfg)], self.start])
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,11 @@ def _class_of(node: Mapping[str, Any]) -> type[Any] | None:
     return kind if inspect.isclass(kind) else None
 
 
-def _resolved(cfg: Config) -> list[list[list[dict[str, Any] | None]]]:
+def _forms(stages: list[list[AttentionSettings | None]]) -> list[list[dict[str, Any] | None]]:
+    return [[None if b is None else b.to_dict() for b in blocks] for blocks in stages]
+
+
+def _resolved(cfg: Config) -> list[list[list[AttentionSettings | None]]]:
     """The attention of every block of every stage of each backbone."""
     backbones = []
     for node, kind in _backbones(cfg.model):
@@ -161,7 +166,7 @@ def _resolved(cfg: Config) -> list[list[list[dict[str, Any] | None]]]:
     return backbones
 
 
-def _in_words(stages: list[list[dict[str, Any] | None]]) -> str:
+def _in_words(stages: list[list[AttentionSettings | None]]) -> str:
     texts = [[describe(block) for block in blocks] for blocks in stages]
     if len({text for blocks in texts for text in blocks}) == 1:
         return texts[0][0]
@@ -181,9 +186,9 @@ def _check_overrides(cfg: Config, overrides: Mapping[str, Any], where: str) -> N
             continue
         # An attention's keys and entries are checked when it is resolved.
         if re.fullmatch(r'(.*\.)?attention(\.\d+)*', parent) and (parent in there):
-            if name in DEFAULTS or name == 'preset' or name.isdigit():
+            if name in KEYS or name == 'preset' or name.isdigit():
                 continue
-            raise UserError(f'{where}: {key}' + nearest(name, [*DEFAULTS, 'preset']))
+            raise UserError(f'{where}: {key}' + nearest(name, [*KEYS, 'preset']))
         kind = _class_of(there[parent]) if isinstance(there.get(parent), Mapping) else None
         if kind and name in _parameters(kind):
             continue

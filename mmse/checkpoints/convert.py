@@ -22,7 +22,7 @@ from mmse.checkpoints.safe_load import read_checkpoint, state_dict_of
 from mmse.models.attention import ChannelAttention
 from mmse.models.keys import blocks_of, parse, stage_depths
 from mmse.models.layouts import from_mmse, to_mmse
-from mmse.models.settings import resolve_stages
+from mmse.models.resolve import resolve_stages
 from mmse.utils.errors import UserError
 from mmse.utils.files import replacing
 
@@ -191,7 +191,7 @@ def _attention_modules(
                     f'{"some" if tensors else "none"} in the weights'
                 )
             continue
-        module = ChannelAttention(len(tensors['fc2.weight']), **settings)
+        module = ChannelAttention(len(tensors['fc2.weight']), **settings.to_dict())
         expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
         found = {key: tuple(value.shape) for key, value in tensors.items()}
         for key in (*expected, *found):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmse.models.attention import ChannelAttention
 from mmse.models.keys import parse
-from mmse.models.settings import resolve_attention
+from mmse.models.settings import PRESETS, AttentionSettings
 from mmse.utils.errors import UserError
 
 # The modules that the ResNets of timm and mmpretrain have, by our names.
@@ -87,11 +87,11 @@ def check_se(modules: Mapping[str, ChannelAttention], to: str) -> None:
     Raises:
         UserError: It names the first block and its differences.
     """
-    classic = resolve_attention('se') or {}
+    classic = AttentionSettings(**PRESETS['se']).to_dict()
     for name, module in modules.items():
         others = {
             key: value
-            for key, value in module.settings.items()
+            for key, value in module.settings.to_dict().items()
             if key not in _HIDDEN and classic.get(key) != value
         }
         if others:

@@ -2,9 +2,12 @@
 
 from mmse.models.attention import ChannelAttention
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
-from mmse.models.se_resnet import SEResNet, SEResNetV1c, SEResNetV1d, SEResNeXt
+from mmse.models.se_resnet import SEResNet
+from mmse.models.settings import AttentionSettings
+from mmse.models.variants import SEResNetV1c, SEResNetV1d, SEResNeXt
 
 __all__ = [
+    'AttentionSettings',
     'ChannelAttention',
     'SEBasicBlock',
     'SEBottleneck',

@@ -5,14 +5,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from mmse.models import functional
-from mmse.models.settings import PRESETS, AttentionSettings, describe, resolve_attention
+from mmse.models.resolve import resolve_attention
+from mmse.models.settings import describe
 from mmse.registry import MODELS
 from mmse.utils.errors import UserError
-
-__all__ = ['PRESETS', 'ChannelAttention']
 
 ACTIVATIONS = {'silu': F.silu, 'relu': F.relu}
 
@@ -44,29 +42,14 @@ class ChannelAttention(nn.Module):
 
     Args:
         in_channels: Channels C of the feature map.
-        preset: A name in ``PRESETS`` whose settings are the start; the keys given beside it
-            change them. Without it the defaults below hold.
-        squeeze: ``'avg'``, ``'max'`` or ``'avg+max'`` (default).
-        fusion: Of two squeezes: ``'softmax'`` (default; learned weights that start equal) or
-            ``'sum'``.
-        reduction: C / hidden, an integer >= 1. Default: 16.
-        min_hidden: Lower bound of the hidden width, an integer >= 1. Default: 4.
-        act: Activation between fc1 and fc2, ``'silu'`` (default) or ``'relu'``.
-        gate: ``'sigmoid'`` (default) or ``'hardsigmoid'``.
-        temperature: T > 0. Default: 1.
-        learnable_temperature: Learn T, as softplus(raw_temperature). Default: False.
-        residual: Gate with 1 + alpha * g instead of g. Default: False.
-        alpha: Strength of residual gating. Default: 1.
-        learnable_alpha: Learn alpha. Default: False.
-        bias: Biases in fc1 and fc2. Default: True.
+        preset: A name in ``mmse.models.settings.PRESETS``; the keys given beside it change it.
+        **settings: The keys of ``mmse.models.AttentionSettings``, with its defaults.
 
     Raises:
         UserError: (a ValueError) for an unknown preset, key or value; it says what is allowed.
     """
 
-    def __init__(
-        self, in_channels: int, *, preset: str | None = None, **settings: Unpack[AttentionSettings]
-    ) -> None:
+    def __init__(self, in_channels: int, *, preset: str | None = None, **settings: Any) -> None:
         super().__init__()
         if not isinstance(in_channels, int) or in_channels < 1:
             raise UserError(f'ChannelAttention: in_channels={in_channels!r}; allowed: an int >= 1')
@@ -74,50 +57,45 @@ class ChannelAttention(nn.Module):
         assert resolved is not None
         self.settings = resolved
         self.in_channels = in_channels
-        self.hidden_channels = max(resolved['min_hidden'], in_channels // resolved['reduction'])
-        bias = resolved['bias']
-        self.fc1 = _Linear(in_channels, self.hidden_channels, 1, bias=bias)
-        self.fc2 = _Linear(self.hidden_channels, in_channels, 1, bias=bias)
-        self.fusion_logits = (
-            nn.Parameter(torch.zeros(2)) if resolved.get('fusion') == 'softmax' else None
-        )
-        self.alpha: Tensor | float | None = (
-            nn.Parameter(torch.tensor([resolved['alpha']]))
-            if resolved.get('learnable_alpha')
-            else resolved.get('alpha')
-        )
-        if resolved['learnable_temperature']:
-            start = functional.inverse_softplus(resolved['temperature'])
+        self.hidden_channels = max(resolved.min_hidden, in_channels // resolved.reduction)
+        self.fc1 = _Linear(in_channels, self.hidden_channels, 1, bias=resolved.bias)
+        self.fc2 = _Linear(self.hidden_channels, in_channels, 1, bias=resolved.bias)
+        self.fusion_logits = nn.Parameter(torch.zeros(2)) if resolved.fusion == 'softmax' else None
+        self.alpha: Tensor | float | None = resolved.alpha
+        if resolved.learnable_alpha:
+            self.alpha = nn.Parameter(torch.tensor([resolved.alpha]))
+        if resolved.learnable_temperature:
+            start = functional.inverse_softplus(resolved.temperature)
             self.raw_temperature = nn.Parameter(torch.tensor([start]))
         self.random_start = True
 
     @property
     def temperature(self) -> Tensor | float:
         """T as the forward pass uses it."""
-        if self.settings['learnable_temperature']:
+        if self.settings.learnable_temperature:
             return F.softplus(self.raw_temperature)
-        return self.settings['temperature']  # type: ignore[no-any-return]
+        return self.settings.temperature
 
     @property
     def identity_gain(self) -> float:
         """The gain of every channel while fc2 is zero: the gate is 1/2 whatever the input."""
         alpha = self.alpha.item() if isinstance(self.alpha, Tensor) else self.alpha
-        return functional.gain(0.5, self.settings['residual'], alpha)
+        return functional.gain(0.5, self.settings.residual, alpha)
 
     def gate(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
         """The gate g of each channel from what ``functional.squeeze`` gives, (B, C)."""
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
-        z = self.fc2(ACTIVATIONS[self.settings['act']](self.fc1(s)))
-        return functional.gate(z, self.settings['gate'], self.temperature)
+        z = self.fc2(ACTIVATIONS[self.settings.act](self.fc1(s)))
+        return functional.gate(z, self.settings.gate, self.temperature)
 
     def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
         """The gain of each channel, g or 1 + alpha * g, (B, C)."""
         gate = self.gate(s_avg, s_max)
-        return functional.gain(gate, self.settings['residual'], self.alpha)
+        return functional.gain(gate, self.settings.residual, self.alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         """Recalibrate a feature map, (B, C, H, W) to (B, C, H, W) in the same dtype."""
-        gain = self.excite(*functional.squeeze(x, self.settings['squeeze']))
+        gain = self.excite(*functional.squeeze(x, self.settings.squeeze))
         return functional.recalibrate(x, gain)
 
     def _load_from_state_dict(

@@ -1,117 +1,24 @@
-"""Residual blocks with channel attention at the end of the residual branch.
+"""The two residual blocks with channel attention at the end of the residual branch.
 
 Names of parameters, arguments and arithmetic are those of mmdet's and mmseg's ``BasicBlock`` and
-``Bottleneck``: without attention the outputs are equal to the bit. The block is
-``relu(attention(branch(x)) + shortcut(x))``; the shortcut is never gated.
+``Bottleneck``: without attention the outputs are equal to the bit.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
-import torch
-import torch.utils.checkpoint as cp
-from mmcv.cnn import build_conv_layer, build_norm_layer, build_plugin_layer
-from mmengine.model import BaseModule
+from mmcv.cnn import build_conv_layer, build_plugin_layer
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.models.attention import ChannelAttention
-from mmse.models.fused import fused_tail
+from mmse.models.residual import ResidualBlock, Settings
+from mmse.models.resolve import Entry
 from mmse.utils.errors import UserError
 
-Config = Mapping[str, Any]
 BN = {'type': 'BN'}
 
 
-class _ResidualBlock(BaseModule):
-    """What the two blocks share: norms by name, the addition after attention, checkpointing."""
-
-    def add_norm(self, norm_cfg: Config, channels: int, index: int) -> None:
-        """Add the norm after convolution ``index`` under MMCV's name for it (bn1, gn1, ...)."""
-        name, norm = build_norm_layer(norm_cfg, channels, postfix=index)
-        setattr(self, f'norm{index}_name', name)
-        self.add_module(name, norm)
-
-    @property
-    def norm1(self) -> nn.Module:
-        """Norm after the first convolution."""
-        return getattr(self, self.norm1_name)  # type: ignore[no-any-return]
-
-    @property
-    def norm2(self) -> nn.Module:
-        """Norm after the second convolution."""
-        return getattr(self, self.norm2_name)  # type: ignore[no-any-return]
-
-    last: ClassVar[int]  # convolutions and norms in the branch
-    plugin_names: Mapping[str, Sequence[str]] = {}
-
-    @property
-    def last_norm_name(self) -> str:
-        """MMCV's name for the branch's last norm."""
-        return getattr(self, f'norm{self.last}_name')  # type: ignore[no-any-return]
-
-    def convolve(self, x: Tensor) -> Tensor:
-        """The residual branch up to its last convolution's output, a tensor of its own."""
-        raise NotImplementedError
-
-    def last_plugins(self, x: Tensor) -> Tensor:
-        """Plugins between the attention and the addition."""
-        return x
-
-    @property
-    def path(self) -> str:
-        """How the tail is computed: ``'fused'``, or ``'plain'`` with the reason."""
-        norm = getattr(self, self.last_norm_name)
-        if self.attention is None:
-            return 'plain (no attention)'
-        if not self.fused:
-            return 'plain (fused=False)'
-        if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
-            return f'plain ({type(norm).__name__})'
-        if not norm.affine:
-            return f'plain ({type(norm).__name__} without weight and bias)'
-        if self.plugin_names.get('after_conv3'):
-            return 'plain (plugins after the attention)'
-        conv = getattr(self, f'conv{self.last}')
-        if any(map(_observed, (conv, norm, self.relu, *self.attention.modules()))):
-            return 'plain (hooks)'
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
-            return 'plain (traced)'
-        return 'fused'
-
-    def _compute(self, x: Tensor) -> Tensor:
-        y = self.convolve(x)
-        norm = getattr(self, self.last_norm_name)
-        # An empty batch, one value a channel, and symbolic or fake tensors are left to the norm.
-        if self.path == 'fused' and type(y) is Tensor and y.numel() > y.shape[1]:
-            shortcut = x if self.downsample is None else self.downsample(x)
-            return fused_tail(y, shortcut, norm, self.attention)
-        out = norm(y)
-        if self.attention is not None:
-            out = self.attention(out)
-        out = self.last_plugins(out)
-        out += x if self.downsample is None else self.downsample(x)
-        return self.relu(out)  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) to (B, C_out, ceil(H / stride), ceil(W / stride))."""
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._compute, x, use_reentrant=False)  # type: ignore[no-any-return]
-        return self._compute(x)
-
-
-def _observed(module: nn.Module) -> bool:
-    """Whether hooks expect calls of the module itself."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )
-
-
-class SEBasicBlock(_ResidualBlock):
+class SEBasicBlock(ResidualBlock):
     """The two-convolution block of ResNet-18 and -34, with attention.
 
     Args:
@@ -126,7 +33,7 @@ class SEBasicBlock(_ResidualBlock):
         norm_cfg: MMCV's norm config.
         dcn: Must be None, as in mmdet and mmseg.
         plugins: Must be None, as in mmdet and mmseg.
-        attention: Resolved settings of ``ChannelAttention``, or None.
+        attention: What ``mmse.models.resolve.resolve_attention`` takes; None for no attention.
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
             ``path``.
@@ -144,11 +51,11 @@ class SEBasicBlock(_ResidualBlock):
         downsample: nn.Module | None = None,
         style: str = 'pytorch',
         with_cp: bool = False,
-        conv_cfg: Config | None = None,
-        norm_cfg: Config = BN,
-        dcn: Config | None = None,
-        plugins: Sequence[Config] | None = None,
-        attention: Config | None = None,
+        conv_cfg: Settings | None = None,
+        norm_cfg: Settings = BN,
+        dcn: Settings | None = None,
+        plugins: Sequence[Settings] | None = None,
+        attention: Entry = None,
         init_cfg: Any = None,
         *,
         fused: bool = True,
@@ -175,13 +82,14 @@ class SEBasicBlock(_ResidualBlock):
         self.add_norm(norm_cfg, planes, 2)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
-        self.attention = None if attention is None else ChannelAttention(planes, **attention)
+        self.add_attention(attention, planes)
 
     def convolve(self, x: Tensor) -> Tensor:
-        return self.conv2(self.relu(self.norm1(self.conv1(x))))  # type: ignore[no-any-return]
+        out: Tensor = self.conv2(self.relu(self.norm1(self.conv1(x))))
+        return out
 
 
-class SEBottleneck(_ResidualBlock):
+class SEBottleneck(ResidualBlock):
     """The 1x1, 3x3, 1x1 block of ResNet-50 and deeper and of ResNeXt, with attention.
 
     Args:
@@ -197,8 +105,8 @@ class SEBottleneck(_ResidualBlock):
         dcn: MMCV's deformable convolution in the place of the 3x3 one. ``fallback_on_stride``
             is popped from it, as mmdet does: of the blocks that share a dict the first takes it.
         plugins: MMCV plugins, each with ``cfg`` and ``position`` after_conv1, 2 or 3.
-        attention: Resolved settings of ``ChannelAttention``, or None; it comes right after the
-            last norm, before the plugins of after_conv3.
+        attention: What ``mmse.models.resolve.resolve_attention`` takes; None for no attention. It
+            comes right after the last norm, before the plugins of after_conv3.
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
             ``path``.
@@ -219,11 +127,11 @@ class SEBottleneck(_ResidualBlock):
         downsample: nn.Module | None = None,
         style: str = 'pytorch',
         with_cp: bool = False,
-        conv_cfg: Config | None = None,
-        norm_cfg: Config = BN,
+        conv_cfg: Settings | None = None,
+        norm_cfg: Settings = BN,
         dcn: dict[str, Any] | None = None,
-        plugins: Sequence[Config] | None = None,
-        attention: Config | None = None,
+        plugins: Sequence[Settings] | None = None,
+        attention: Entry = None,
         init_cfg: Any = None,
         *,
         fused: bool = True,
@@ -272,14 +180,14 @@ class SEBottleneck(_ResidualBlock):
             f'after_conv{i}': self._add_plugins(plugins or (), f'after_conv{i}', channels)
             for i, channels in ((1, width), (2, width), (3, out_channels))
         }
-        self.attention = None if attention is None else ChannelAttention(out_channels, **attention)
+        self.add_attention(attention, out_channels)
 
     @property
     def norm3(self) -> nn.Module:
         """Norm after the third convolution, the branch's last."""
-        return getattr(self, self.norm3_name)  # type: ignore[no-any-return]
+        return self.norm(3)
 
-    def _add_plugins(self, plugins: Sequence[Config], position: str, channels: int) -> list[str]:
+    def _add_plugins(self, plugins: Sequence[Settings], position: str, channels: int) -> list[str]:
         names = []
         for plugin in plugins:
             if plugin['position'] not in ('after_conv1', 'after_conv2', 'after_conv3'):
@@ -306,10 +214,11 @@ class SEBottleneck(_ResidualBlock):
         return x
 
     def convolve(self, x: Tensor) -> Tensor:
-        out = self.relu(self.norm1(self.conv1(x)))
+        out: Tensor = self.relu(self.norm1(self.conv1(x)))
         out = self._plugged(out, 'after_conv1')
         out = self.relu(self.norm2(self.conv2(out)))
-        return self.conv3(self._plugged(out, 'after_conv2'))  # type: ignore[no-any-return]
+        out = self.conv3(self._plugged(out, 'after_conv2'))
+        return out
 
     def last_plugins(self, x: Tensor) -> Tensor:
         return self._plugged(x, 'after_conv3')

@@ -54,7 +54,7 @@ def fused_tail(
     Raises:
         UserError: when the result is differentiated twice.
     """
-    squeeze = attention.settings['squeeze']
+    squeeze = attention.settings.squeeze
     if not torch.is_grad_enabled():
         known, s_avg, s_max = _squeeze(y, norm, squeeze, locate=False)
         q = attention.excite(s_avg, s_max).to(known.a.dtype)

@@ -9,16 +9,30 @@ bias of the branch's last norm by it gives back exactly the function of the plai
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmse.models.keys import parse
 from mmse.models.layouts import to_mmse
+from mmse.models.residual import ResidualBlock
 from mmse.utils.errors import UserError
 
 _REMEDY = '; set depth and widths of the backbone to those of the weights, or use other weights'
 _GIVE_ATTENTION = '; give this block attention in the config, or use weights without attention'
+
+
+class Backbone(Protocol):
+    """What of an SEResNet the weights are fitted to."""
+
+    res_layers: list[str]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As of a module."""
+
+    def attention_blocks(self) -> Iterator[tuple[str, ResidualBlock]]:
+        """Name and module of each block that has attention."""
 
 
 @dataclass
@@ -63,7 +77,7 @@ class LoadReport:
 
 
 def adapt(
-    backbone: nn.Module, weights: dict[str, Tensor], preserve_pretrained: bool = True
+    backbone: Backbone, weights: dict[str, Tensor], preserve_pretrained: bool = True
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """The complete state of a backbone from a checkpoint's weights.
 
@@ -96,7 +110,7 @@ def adapt(
 
 
 def check_fit(
-    backbone: nn.Module, weights: dict[str, Tensor], preserve_pretrained: bool = True
+    backbone: Backbone, weights: dict[str, Tensor], preserve_pretrained: bool = True
 ) -> tuple[str, dict[str, Tensor]]:
     """Check that a checkpoint's weights fit a backbone.
 
@@ -123,48 +137,40 @@ def check_fit(
             _check_tensor(key, given[key], value)
         elif parse(key).in_plain_resnet:
             raise UserError(f'the weights have no {key}{_REMEDY}')
-    stages = tuple(f'{stage}.' for stage in backbone.res_layers)  # type: ignore[union-attr]
+    stages = tuple(f'{stage}.' for stage in backbone.res_layers)
     for key in given:
         if key not in own and key.startswith(('stem.', *stages)):
             hint = _REMEDY if parse(key).attention is None else _GIVE_ATTENTION
             raise UserError(f'the backbone has no {key}{hint}')
     if preserve_pretrained:
         for name, block in _new_attention(backbone, given):
-            if block.attention.identity_gain == 0:  # type: ignore[union-attr]
+            if block.identity_gain == 0:
                 raise UserError(
-                    f'{name}.attention: alpha={block.attention.settings["alpha"]:g} makes the '  # type: ignore[union-attr, index]
-                    'gain 1 + alpha / 2 zero, from which pretrained weights cannot be kept; '
-                    'use another alpha, or preserve_pretrained=False'
+                    f'{name}.attention: alpha=-2 makes the gain 1 + alpha / 2 zero, from which '
+                    'pretrained weights cannot be kept; use another alpha, or '
+                    'preserve_pretrained=False'
                 )
     return layout, given
 
 
 def _new_attention(
-    backbone: nn.Module, given: dict[str, Tensor]
-) -> Iterator[tuple[str, nn.Module]]:
+    backbone: Backbone, given: dict[str, Tensor]
+) -> Iterator[tuple[str, ResidualBlock]]:
     """The blocks whose attention the weights do not have."""
-    for name, block in attention_blocks(backbone):
+    for name, block in backbone.attention_blocks():
         if f'{name}.attention.fc2.weight' not in given:
             yield name, block
 
 
-def attention_blocks(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Name and module of every block that has attention."""
-    for stage in backbone.res_layers:  # type: ignore[union-attr]
-        for index, block in enumerate(getattr(backbone, stage)):
-            if block.attention is not None:
-                yield f'{stage}.{index}', block
-
-
-def start_at_identity(state: dict[str, Tensor], name: str, block: nn.Module) -> None:
+def start_at_identity(state: dict[str, Tensor], name: str, block: ResidualBlock) -> None:
     """Write the identity start of one block into a state dict whose last norms are plain.
 
     Args:
         state: The state dict; changed in place.
         name: The block's name.
-        block: The block; its attention's ``identity_gain`` is not 0.
+        block: The block; its ``identity_gain`` is not 0.
     """
-    gain: float = block.attention.identity_gain  # type: ignore[union-attr, assignment]
+    gain = block.identity_gain
     for kind in ('weight', 'bias'):
         fc2, norm = f'{name}.attention.fc2.{kind}', f'{name}.{block.last_norm_name}.{kind}'
         if fc2 in state:

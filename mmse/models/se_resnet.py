@@ -1,27 +1,25 @@
 """SEResNet: the ResNet family of mmdet and mmseg with channel attention set in the config."""
 
 import logging
-import warnings
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, Sequential
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.models.attention import ChannelAttention
+from mmse.models.arguments import check_stages, starting_weights
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
 from mmse.models.loading import adapt
-from mmse.models.settings import describe, resolve_stages
-from mmse.models.stages import block_dilations, deep_stem_layers, make_stage, stage_plugins
+from mmse.models.residual import ResidualBlock, Settings
+from mmse.models.resolve import resolve_stages
+from mmse.models.stages import Block, deep_stem_layers, make_stages
+from mmse.models.summary import attention_lines, log_attention
 from mmse.registry import MODELS
 from mmse.utils.errors import UserError
-
-Config = Mapping[str, Any]
 
 
 @MODELS.register_module()
@@ -82,9 +80,7 @@ class SEResNet(BaseModule):
         UserError: (a ValueError) for a wrong argument; it names the place and what is allowed.
     """
 
-    arch_settings: ClassVar[
-        dict[int, tuple[type[SEBasicBlock] | type[SEBottleneck], tuple[int, ...]]]
-    ] = {
+    arch_settings: ClassVar[dict[int, tuple[Block, tuple[int, ...]]]] = {
         18: (SEBasicBlock, (2, 2, 2, 2)),
         34: (SEBasicBlock, (3, 4, 6, 3)),
         50: (SEBottleneck, (3, 4, 6, 3)),
@@ -106,12 +102,12 @@ class SEResNet(BaseModule):
         deep_stem: bool = False,
         avg_down: bool = False,
         frozen_stages: int = -1,
-        conv_cfg: Config | None = None,
-        norm_cfg: Config = {'type': 'BN', 'requires_grad': True},  # noqa: B006
+        conv_cfg: Settings | None = None,
+        norm_cfg: Settings = {'type': 'BN', 'requires_grad': True},  # noqa: B006
         norm_eval: bool = True,
-        dcn: Config | None = None,
+        dcn: Settings | None = None,
         stage_with_dcn: Sequence[bool] = (False, False, False, False),
-        plugins: Sequence[Config] | None = None,
+        plugins: Sequence[Settings] | None = None,
         multi_grid: Sequence[int] | None = None,
         contract_dilation: bool = False,
         with_cp: bool = False,
@@ -126,49 +122,27 @@ class SEResNet(BaseModule):
         preserve_pretrained: bool = True,
         fused: bool = True,
         channels_last: bool = False,
-        compile: bool | Config = False,
+        compile: bool | Settings = False,
     ) -> None:
         name = type(self).__name__
         if depth not in self.arch_settings:
             allowed = ', '.join(map(str, self.arch_settings))
             raise UserError(f'{name}.depth: {depth!r} given; allowed: {allowed}')
-        if not 1 <= num_stages <= 4:
-            raise UserError(f'{name}.num_stages: {num_stages!r} given; allowed: 1 to 4')
-        lengths = {'strides': strides, 'dilations': dilations}
-        if dcn is not None:
-            lengths['stage_with_dcn'] = stage_with_dcn
-        for key, values in lengths.items():
-            if len(values) != num_stages:
-                raise UserError(
-                    f'{name}.{key}: {len(values)} entries given; allowed: one a stage, {num_stages}'
-                )
-        if max(out_indices) >= num_stages:
-            raise UserError(
-                f'{name}.out_indices: {tuple(out_indices)} given; allowed: 0 to {num_stages - 1}'
-            )
+        check_stages(
+            name,
+            num_stages,
+            out_indices,
+            strides=strides,
+            dilations=dilations,
+            **({} if dcn is None else {'stage_with_dcn': stage_with_dcn}),
+        )
         if channels_last and dcn is not None:
             # MMCV's kernels of deformable convolution take a map's memory as contiguous, silently.
             raise UserError(f'{name}: channels_last and dcn given; allowed: one of them')
-        if pretrained is not None:
-            if init_cfg is not None:
-                raise UserError(f'{name}: init_cfg and pretrained given; allowed: one of them')
-            warnings.warn(
-                "pretrained is deprecated: use init_cfg=dict(type='Pretrained', checkpoint=...)",
-                DeprecationWarning,
-                stacklevel=2,
-            )
-            init_cfg = {'type': 'Pretrained', 'checkpoint': pretrained}
-
         self.block, stage_blocks = self.arch_settings[depth]
-        block_init_cfg = None
-        if init_cfg is None:
-            init_cfg = [
-                {'type': 'Kaiming', 'layer': 'Conv2d'},
-                {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
-            ]
-            if zero_init_residual:
-                last_norm = 'norm2' if self.block is SEBasicBlock else 'norm3'
-                block_init_cfg = {'type': 'Constant', 'val': 0, 'override': {'name': last_norm}}
+        init_cfg, block_init_cfg = starting_weights(
+            name, self.block.last, init_cfg, pretrained, zero_init_residual
+        )
         super().__init__(init_cfg)
 
         self.depth = depth
@@ -194,38 +168,32 @@ class SEResNet(BaseModule):
             self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
-        width = {'groups': groups, 'base_width': base_width, 'base_channels': base_channels}
-        dcn = dict(dcn) if dcn is not None else None
-        inplanes = stem_channels
-        self.res_layers = []
-        for i, stage_attention in enumerate(self.stage_attention):
-            stage = make_stage(
-                self.block,
-                inplanes,
-                base_channels * 2**i,
-                block_dilations(
-                    dilations[i],
-                    len(stage_attention),
-                    contract_dilation,
-                    multi_grid if i == num_stages - 1 else None,
-                ),
-                stage_attention,
-                stride=strides[i],
-                avg_down=avg_down,
-                style=style,
-                with_cp=with_cp,
-                fused=fused,
-                conv_cfg=conv_cfg,
-                norm_cfg=norm_cfg,
-                dcn=dcn if dcn is not None and stage_with_dcn[i] else None,
-                plugins=stage_plugins(plugins, i, num_stages),
-                init_cfg=block_init_cfg,
-                **(width if self.block is SEBottleneck else {}),
-            )
-            inplanes = base_channels * 2**i * self.block.expansion
-            self.res_layers.append(f'layer{i + 1}')
-            self.add_module(self.res_layers[-1], stage)
-        self.feat_dim = inplanes
+        widths = {'groups': groups, 'base_width': base_width, 'base_channels': base_channels}
+        stages = make_stages(
+            self.block,
+            self.stage_attention,
+            inplanes=stem_channels,
+            base_channels=base_channels,
+            strides=strides,
+            dilations=dilations,
+            contract_dilation=contract_dilation,
+            multi_grid=multi_grid,
+            dcn=dcn,
+            stage_with_dcn=stage_with_dcn,
+            plugins=plugins,
+            style=style,
+            avg_down=avg_down,
+            with_cp=with_cp,
+            fused=fused,
+            conv_cfg=conv_cfg,
+            norm_cfg=norm_cfg,
+            init_cfg=block_init_cfg,
+            block_args=widths if self.block is SEBottleneck else {},
+        )
+        self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
+        for layer, stage in zip(self.res_layers, stages, strict=True):
+            self.add_module(layer, stage)
+        self.feat_dim = base_channels * 2 ** (num_stages - 1) * self.block.expansion
         self._freeze_stages()
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         self.to(memory_format=self.memory_format)
@@ -235,7 +203,8 @@ class SEResNet(BaseModule):
     @property
     def norm1(self) -> nn.Module:
         """Norm of the plain stem."""
-        return getattr(self, self.norm1_name)  # type: ignore[no-any-return]
+        norm: nn.Module = getattr(self, self.norm1_name)
+        return norm
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -266,59 +235,34 @@ class SEResNet(BaseModule):
         frozen: list[nn.Module] = []
         if self.frozen_stages >= 0:
             frozen += [self.stem] if self.deep_stem else [self.conv1, self.norm1]
-        frozen += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
+        frozen += [getattr(self, name) for name in self.frozen_layers]
         for module in frozen:
             module.eval()
             module.requires_grad_(False)
         if self.train_frozen_attention:
-            for attention in self._frozen_attention().values():
-                for module in attention:
-                    module.requires_grad_(True)
+            for block in (block for name in self.frozen_layers for block in self.stages[name]):
+                if block.attention is not None:
+                    block.attention.requires_grad_(True)
 
-    def _frozen_attention(self) -> dict[str, list[ChannelAttention]]:
-        """The attention modules of each frozen stage that has some."""
-        stages = {}
-        for name in self.res_layers[: max(self.frozen_stages, 0)]:
-            blocks = getattr(self, name)
-            if attention := [b.attention for b in blocks if b.attention is not None]:
-                stages[name] = attention
-        return stages
+    def attention_blocks(self) -> Iterator[tuple[str, ResidualBlock]]:
+        """Name, such as ``layer2.0``, and module of every block that has attention."""
+        for stage, blocks in self.stages.items():
+            for index, block in enumerate(blocks):
+                if block.attention is not None:
+                    yield f'{stage}.{index}', block
 
-    def _report_attention(self) -> None:
-        """Log, once, each stage's attention and what freezing does to it."""
-        print_log('Attention of ' + type(self).__name__ + '\n' + self._attention_lines(), 'current')
-        frozen = self._frozen_attention()
-        if not frozen or self.train_frozen_attention:
-            return
-        print_log(
-            f'frozen_stages={self.frozen_stages} freezes the attention of {", ".join(frozen)}',
-            'current',
-        )
-        random = [name for name, modules in frozen.items() if any(m.random_start for m in modules)]
-        if random:
-            print_log(
-                f'The attention of {", ".join(random)} is frozen at a random start: it scales the '
-                'residual branches by untrained gates for the whole run. Either set '
-                'train_frozen_attention=True, or give these stages no attention '
-                '(attention=[None, ...]) or a lower frozen_stages.',
-                'current',
-                level=logging.WARNING,
-            )
+    @property
+    def stages(self) -> dict[str, Sequential]:
+        """The stages by name."""
+        return {name: getattr(self, name) for name in self.res_layers}
 
-    def _attention_lines(self) -> str:
-        lines = []
-        for name, blocks in zip(self.res_layers, self.stage_attention, strict=True):
-            whats = map(self._describe, getattr(self, name), blocks)
-            runs = [(what, len(list(run))) for what, run in groupby(whats)]
-            lines.append(f'{name}: ' + '; '.join(f'{count} x {what}' for what, count in runs))
-        return '\n'.join(lines)
-
-    @staticmethod
-    def _describe(block: nn.Module, settings: Config | None) -> str:
-        return describe(settings) + (f', {block.path}' if settings else '')
+    @property
+    def frozen_layers(self) -> list[str]:
+        """Names of the stages that ``frozen_stages`` freezes."""
+        return self.res_layers[: max(self.frozen_stages, 0)]
 
     def extra_repr(self) -> str:
-        return f'depth={self.depth}\n' + self._attention_lines()
+        return f'depth={self.depth}\n{attention_lines(self.stages)}'
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages of ``out_indices``; the first has stride 4.
@@ -346,33 +290,6 @@ class SEResNet(BaseModule):
                     module.eval()
         if mode and not self._reported:
             self._reported = True
-            self._report_attention()
+            trained = self.train_frozen_attention
+            log_attention(type(self).__name__, self.stages, self.frozen_layers, trained)
         return self
-
-
-@MODELS.register_module()
-class SEResNetV1c(SEResNet):
-    """ResNet-C with attention: a deep stem. Source: https://arxiv.org/abs/1812.01187."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(deep_stem=True, avg_down=False, **kwargs)
-
-
-@MODELS.register_module()
-class SEResNetV1d(SEResNet):
-    """ResNet-D with attention: a deep stem and average pooling in the strided shortcuts.
-
-    Source: https://arxiv.org/abs/1812.01187.
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(deep_stem=True, avg_down=True, **kwargs)
-
-
-@MODELS.register_module()
-class SEResNeXt(SEResNet):
-    """ResNeXt with attention, depths 50, 101 and 152. Source: https://arxiv.org/abs/1611.05431."""
-
-    arch_settings: ClassVar = {
-        depth: arch for depth, arch in SEResNet.arch_settings.items() if arch[0] is SEBottleneck
-    }

@@ -1,19 +1,22 @@
 """The parts that a ResNet is put together from: stem, stages, and what a config deals to each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import Sequential
 from torch import nn
 
+from mmse.models.blocks import SEBasicBlock, SEBottleneck
+from mmse.models.residual import Settings
+from mmse.models.settings import AttentionSettings
 from mmse.utils.errors import UserError
 
-Config = Mapping[str, Any]
+Block = type[SEBasicBlock] | type[SEBottleneck]
 
 
 def deep_stem_layers(
-    in_channels: int, stem_channels: int, conv_cfg: Config | None, norm_cfg: Config
+    in_channels: int, stem_channels: int, conv_cfg: Settings | None, norm_cfg: Settings
 ) -> nn.Sequential:
     """The three 3x3 convolutions of ResNet-C's stem; the first has stride 2."""
     half = stem_channels // 2
@@ -25,8 +28,8 @@ def deep_stem_layers(
 
 
 def stage_plugins(
-    plugins: Sequence[Config] | None, index: int, num_stages: int
-) -> list[Config] | None:
+    plugins: Sequence[Settings] | None, index: int, num_stages: int
+) -> list[Settings] | None:
     """The plugins of stage ``index``: those without ``stages``, or with a true entry for it."""
     if plugins is None:
         return None
@@ -35,7 +38,7 @@ def stage_plugins(
         stages = plugin.get('stages')
         if stages is not None and len(stages) != num_stages:
             raise UserError(
-                f'plugins: stages has {len(stages)} entries; allowed: one a stage, {num_stages}'
+                f'plugins: stages has {len(stages)} entries; allowed: one per stage, {num_stages}'
             )
         if stages is None or stages[index]:
             chosen.append(plugin)
@@ -49,26 +52,77 @@ def block_dilations(
     if multi_grid is not None:
         if len(multi_grid) < num_blocks:
             raise UserError(
-                f'multi_grid: {len(multi_grid)} entries given; allowed: one a block of the last '
-                f'stage, {num_blocks}'
+                f'multi_grid: {len(multi_grid)} entries given; allowed: one per block of the '
+                f'last stage, {num_blocks}'
             )
         return list(multi_grid[:num_blocks])
     first = dilation // 2 if contract and dilation > 1 else dilation
     return [first] + [dilation] * (num_blocks - 1)
 
 
+def make_stages(
+    block: Block,
+    attention: Sequence[Sequence[AttentionSettings | None]],
+    *,
+    inplanes: int,
+    base_channels: int,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    contract_dilation: bool,
+    multi_grid: Sequence[int] | None,
+    dcn: Settings | None,
+    stage_with_dcn: Sequence[bool],
+    plugins: Sequence[Settings] | None,
+    **shared: Any,
+) -> Iterator[Sequential]:
+    """The stages of a ResNet, in order.
+
+    Args:
+        block: SEBasicBlock or SEBottleneck.
+        attention: The attention of each block of each stage.
+        inplanes: Channels of the stem.
+        base_channels: Planes of the first stage; each stage has twice as many as the one before.
+        strides: Stride of each stage.
+        dilations: Dilation of each stage.
+        contract_dilation: Halve the dilation of each stage's first block.
+        multi_grid: Dilation of each block of the last stage.
+        dcn: MMCV's deformable convolution.
+        stage_with_dcn: Which stages use it.
+        plugins: MMCV plugins, each with the stages that it is for.
+        **shared: What ``make_stage`` takes besides.
+    """
+    last = len(attention) - 1
+    dcn = None if dcn is None else dict(dcn)  # the blocks of all stages share one
+    for i, settings in enumerate(attention):
+        planes = base_channels * 2**i
+        grid = multi_grid if i == last else None
+        yield make_stage(
+            block,
+            inplanes,
+            planes,
+            block_dilations(dilations[i], len(settings), contract_dilation, grid),
+            settings,
+            stride=strides[i],
+            dcn=dcn if stage_with_dcn[i] else None,
+            plugins=stage_plugins(plugins, i, len(attention)),
+            **shared,
+        )
+        inplanes = planes * block.expansion
+
+
 def make_stage(
-    block: type[nn.Module],
+    block: Block,
     inplanes: int,
     planes: int,
     dilations: Sequence[int],
-    attention: Sequence[Config | None],
+    attention: Sequence[AttentionSettings | None],
     *,
     stride: int,
     avg_down: bool,
-    conv_cfg: Config | None,
-    norm_cfg: Config,
-    **block_args: Any,
+    conv_cfg: Settings | None,
+    norm_cfg: Settings,
+    block_args: Settings,
+    **shared: Any,
 ) -> Sequential:
     """One stage of a ResNet.
 
@@ -77,14 +131,15 @@ def make_stage(
         inplanes: Channels that enter the stage.
         planes: Planes of its blocks; their output has ``planes * block.expansion`` channels.
         dilations: Dilation of each block.
-        attention: Resolved attention settings, or None, of each block.
+        attention: The attention of each block.
         stride: Stride of the first block.
         avg_down: Stride in the shortcut by average pooling (ResNet-D).
         conv_cfg: MMCV's convolution config.
         norm_cfg: MMCV's norm config.
-        block_args: What every block takes besides.
+        block_args: What blocks of this kind alone take.
+        **shared: What every block takes besides.
     """
-    outplanes = planes * block.expansion  # type: ignore[attr-defined]
+    outplanes = planes * block.expansion
     downsample = None
     if stride != 1 or inplanes != outplanes:
         layers: list[nn.Module] = []
@@ -98,7 +153,7 @@ def make_stage(
         downsample = nn.Sequential(*layers)
     blocks = []
     for j, (dilation, settings) in enumerate(zip(dilations, attention, strict=True)):
-        first = {'stride': stride, 'downsample': downsample} if j == 0 else {}
+        first: dict[str, Any] = {'stride': stride, 'downsample': downsample} if j == 0 else {}
         blocks.append(
             block(
                 inplanes if j == 0 else outplanes,
@@ -108,6 +163,7 @@ def make_stage(
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
                 **first,
+                **shared,
                 **block_args,
             )
         )

@@ -12,6 +12,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f'; there are {", ".join(known[:8])}' if known else ''
 
 
+def not_one_of(given: object, known: Sequence[str], what: str) -> str:
+    """A sentence that refuses a value that is none of the known names."""
+    near = difflib.get_close_matches(str(given), known, n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    return f'{given!r} is not {what}{hint}; allowed: {", ".join(map(repr, known))}'
+
+
 def name_some(names: Sequence[str], limit: int = 3) -> str:
     """The first few names, and how many more there are."""
     more = f' and {len(names) - limit} more' if len(names) > limit else ''

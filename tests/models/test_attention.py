@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention
-from mmse.models.attention import PRESETS
+from mmse.models.settings import PRESETS
 from mmse.registry import MODELS
 
 pytestmark = pytest.mark.usefixtures('single_thread')

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmse.models import SEBasicBlock, SEBottleneck
-from mmse.models.settings import resolve_attention
+from mmse.models.resolve import resolve_attention
 
 pytestmark = pytest.mark.usefixtures('single_thread')
 
@@ -86,7 +86,7 @@ def composed(block: nn.Module, state: dict[str, Tensor], x: Tensor, formula: Any
     if block.attention is not None:
         prefix = 'attention.'
         params = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-        y = formula(y, params, full(**block.attention.settings))
+        y = formula(y, params, full(**block.attention.settings.to_dict()))
     shortcut = x
     if block.downsample is not None:
         weight = state['downsample.0.weight']
@@ -241,7 +241,7 @@ def test_other_norms(name: str, norm: dict[str, Any], attention_formula, full_se
     y = block.norm2(block.conv2(y)).relu()
     y = block.norm3(block.conv3(y))
     if name != 'none':
-        settings = full_settings(**resolve_attention(ATTENTIONS[name]))
+        settings = full_settings(**resolve_attention(ATTENTIONS[name]).to_dict())
         y = attention_formula(y, dict(block.attention.named_parameters()), settings)
     out = (y + x).relu()
     torch.testing.assert_close(block(x), out, rtol=0, atol=1e-10)
@@ -261,7 +261,7 @@ def test_attention_comes_between_the_norm_and_the_plugins(attention_formula, ful
     y = block.norm1(block.conv1(x)).relu()
     y = block.context_block3(block.norm2(block.conv2(y)).relu())
     y = block.norm3(block.conv3(y))
-    settings = full_settings(**resolve_attention('se_avgmax'))
+    settings = full_settings(**resolve_attention('se_avgmax').to_dict())
     y = attention_formula(y, dict(block.attention.named_parameters()), settings)
     y = block.context_block2(block.context_block(y))
     want = (y + block.downsample(x)).relu()

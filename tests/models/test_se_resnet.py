@@ -18,7 +18,7 @@ from mmse.models import (
     SEResNetV1d,
     SEResNeXt,
 )
-from mmse.models.settings import resolve_attention
+from mmse.models.resolve import resolve_attention
 
 pytestmark = pytest.mark.usefixtures('single_thread')
 
@@ -52,7 +52,7 @@ def with_formula(plain: nn.Module, net: nn.Module, formula: Callable, full: Call
             continue
         prefix = f'{name}.attention.'
         gate = {k[len(prefix) :]: v for k, v in plain.gates.items() if k.startswith(prefix)}
-        settings = full(**block.attention.settings)
+        settings = full(**block.attention.settings.to_dict())
         last = 'bn3' if isinstance(block, SEBottleneck) else 'bn2'
         plain.get_submodule(f'{name}.{last}').register_forward_hook(
             lambda _m, _i, y, gate=gate, settings=settings: formula(y, gate, settings)
@@ -195,7 +195,7 @@ def test_attention_from_a_config_file(tmp_path) -> None:
     cfg.merge_from_dict({'backbone.attention.3.gate': 'hardsigmoid'})
     net = SEResNet(**cfg.backbone, **SMALL)
     assert net.layer3[1].attention is None
-    assert net.layer4[1].attention.settings['gate'] == 'hardsigmoid'
+    assert net.layer4[1].attention.settings.gate == 'hardsigmoid'
 
 
 def test_impossible_depth() -> None:

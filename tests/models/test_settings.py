@@ -3,14 +3,15 @@
 import json
 import math
 import warnings
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
 from mmengine.config import Config, ConfigDict
 
 from mmse.models import ChannelAttention, SEResNet
-from mmse.models.attention import PRESETS
-from mmse.models.settings import resolve_attention, resolve_stages
+from mmse.models.resolve import resolve_attention, resolve_stages
+from mmse.models.settings import ALIASES, PRESETS, AttentionSettings
 from mmse.utils.errors import UserError
 
 SE = {
@@ -29,8 +30,15 @@ KEYS = [*DEFAULT, 'alpha', 'learnable_alpha']
 R50 = (3, 4, 6, 3)
 
 
-def canonical(resolved: dict[str, Any] | None) -> str:
-    return json.dumps(resolved, sort_keys=True)
+def plain(settings: Any) -> Any:
+    """Settings, or nested lists of them, as dicts."""
+    if isinstance(settings, list):
+        return [plain(entry) for entry in settings]
+    return settings.to_dict() if isinstance(settings, AttentionSettings) else settings
+
+
+def canonical(resolved: Any) -> str:
+    return json.dumps(plain(resolved), sort_keys=True)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +79,15 @@ def test_resolved_form(cfg: Any, want: dict[str, Any] | None) -> None:
 
 def test_equal_forms_are_equal_text() -> None:
     spelled = {'temperature': 1, 'residual': True, 'alpha': 1}
-    plain = {'temperature': 1.0, 'residual': True}
-    assert canonical(resolve_attention(spelled)) == canonical(resolve_attention(plain))
-    assert resolve_attention('se_gated') == resolve_attention('se_avgmax_stable')
+    short = {'temperature': 1.0, 'residual': True}
+    assert resolve_attention(spelled) == resolve_attention(short)
+    assert canonical(resolve_attention(spelled)) == canonical(resolve_attention(short))
+
+
+def test_aliases_are_the_presets_of_equal_form() -> None:
+    forms = {name: resolve_attention(name) for name in PRESETS}
+    first = {form: name for name, form in reversed(forms.items())}
+    assert {name: first[form] for name, form in forms.items() if first[form] != name} == ALIASES
 
 
 def test_config_dict_and_no_change_to_the_input() -> None:
@@ -81,15 +95,26 @@ def test_config_dict_and_no_change_to_the_input() -> None:
     assert canonical(resolve_attention(cfg)) == canonical({**SE, 'gate': 'hardsigmoid'})
     assert cfg == {'preset': 'se', 'gate': 'hardsigmoid'}
     presets = json.dumps(PRESETS, sort_keys=True)
-    resolved = resolve_attention('se')
-    resolved['gate'] = 'spoiled'
+    resolve_attention('se').to_dict()['gate'] = 'spoiled'
     assert json.dumps(PRESETS, sort_keys=True) == presets
-    assert resolve_attention('se') == SE
+    assert plain(resolve_attention('se')) == SE
+
+
+def test_settings_cannot_be_changed_or_be_wrong() -> None:
+    settings = resolve_attention('se')
+    with pytest.raises(FrozenInstanceError):
+        settings.gate = 'hardsigmoid'
+    assert replace(settings, gate='hardsigmoid').to_dict() == {**SE, 'gate': 'hardsigmoid'}
+    with pytest.raises(UserError, match=r"gate: 'x' is not a gate; allowed: 'sigmoid'"):
+        replace(settings, gate='x')
+    # A key that comes into effect needs a value.
+    with pytest.raises(UserError, match="fusion: None is not a fusion; allowed: 'softmax', 'sum'"):
+        replace(settings, squeeze='avg+max')
 
 
 def test_module_tells_its_resolved_settings() -> None:
-    assert ChannelAttention(32, preset='se').settings == SE
-    assert ChannelAttention(32).settings == DEFAULT
+    assert plain(ChannelAttention(32, preset='se').settings) == SE
+    assert plain(ChannelAttention(32).settings) == DEFAULT
     given = {'squeeze': 'max', 'residual': True, 'alpha': 0.5}
     assert ChannelAttention(32, **given).settings == resolve_attention(given)
 
@@ -228,32 +253,26 @@ def test_module_takes_settings_by_keyword_only() -> None:
 
 
 def test_stages_get_what_they_are_given() -> None:
-    assert resolve_stages(None, R50) == [[None] * n for n in R50]
-    assert resolve_stages('se', R50) == [[SE] * n for n in R50]
-    assert resolve_stages({'preset': 'se'}, (2, 2)) == [[SE, SE]] * 2
+    assert plain(resolve_stages(None, R50)) == [[None] * n for n in R50]
+    assert plain(resolve_stages('se', R50)) == [[SE] * n for n in R50]
+    assert plain(resolve_stages({'preset': 'se'}, (2, 2))) == [[SE, SE]] * 2
     hard = {'preset': 'se', 'gate': 'hardsigmoid'}
-    by_stage = resolve_stages([None, 'se', hard, {}], R50)
+    by_stage = plain(resolve_stages([None, 'se', hard, {}], R50))
     assert by_stage == [
         [None] * 3,
         [SE] * 4,
         [{**SE, 'gate': 'hardsigmoid'}] * 6,
         [DEFAULT] * 3,
     ]
-    by_block = resolve_stages([None, None, 'se', ['se', None, hard]], R50)
+    by_block = plain(resolve_stages([None, None, 'se', ['se', None, hard]], R50))
     assert by_block[:3] == [[None] * 3, [None] * 4, [SE] * 6]
     assert by_block[3] == [SE, None, {**SE, 'gate': 'hardsigmoid'}]
 
 
 def test_stages_from_a_config_file_object() -> None:
     cfg = Config({'attention': [None, {'preset': 'se'}, [None, {'preset': 'se', 'bias': False}]]})
-    got = resolve_stages(cfg.attention, (1, 2, 2))
+    got = plain(resolve_stages(cfg.attention, (1, 2, 2)))
     assert got == [[None], [SE, SE], [None, {**SE, 'bias': False}]]
-
-
-def test_resolved_stages_do_not_share_state() -> None:
-    stages = resolve_stages('se', (2, 2))
-    stages[0][0]['gate'] = 'spoiled'
-    assert resolve_stages('se', (2, 2)) == [[SE, SE]] * 2
 
 
 @pytest.mark.parametrize(
@@ -296,7 +315,7 @@ def test_where_is_what_the_caller_says() -> None:
 def test_num_stages_decides_the_length() -> None:
     small = {'num_stages': 2, 'strides': (1, 2), 'dilations': (1, 1), 'out_indices': (0, 1)}
     net = SEResNet(18, base_channels=8, attention=['se', None], **small)
-    assert net.layer1[0].attention.settings == SE
+    assert plain(net.layer1[0].attention.settings) == SE
     assert net.layer2[0].attention is None
     with pytest.raises(UserError, match=r'4.*2|2.*4'):
         SEResNet(18, base_channels=8, attention=['se'] * 4, **small)

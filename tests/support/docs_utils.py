@@ -49,7 +49,7 @@ from mmse.engine.build import build_model
 from mmse.engine.config import load_config, read_config
 from mmse.engine.config.override import MEANINGFUL
 from mmse.engine.preflight import SOURCES, check_one_cycle
-from mmse.models.settings import resolve_stages
+from mmse.models.resolve import resolve_stages
 
 ROOT = Path(__file__).parents[2]
 # What stands in capitals for something of the user's, and a config that they have.

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmse.models import SEResNet
-from mmse.models.settings import resolve_stages
+from mmse.models.resolve import resolve_stages
 from mmse.utils.errors import UserError
 
 REPLACEMENTS = {
