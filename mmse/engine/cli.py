@@ -10,7 +10,6 @@ from typing import Any
 
 from mmengine.config import DictAction
 
-import mmse
 from mmse.utils.errors import UserError
 
 
@@ -77,5 +76,5 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
 ) -> None:
     """Print the warnings of mmse; what the libraries warn of is not the user's to mend."""
-    if Path(filename).is_relative_to(mmse.__path__[0]):
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
         print(f'warning: {message}', file=sys.stderr)

@@ -8,7 +8,6 @@ from pathlib import Path
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import get_installed_path
 
-import mmse
 from mmse.utils.dependencies import require
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
@@ -63,7 +62,7 @@ def config_path(name: str) -> str:
 
 def own_configs() -> Path:
     """The folder of the configs of mmse: in the wheel's ``mmse/.mim``, or in the repository."""
-    package = Path(mmse.__path__[0])
+    package = Path(__file__).parents[2]
     installed = package / '.mim' / 'configs'
     return installed if installed.is_dir() else package.parent / 'configs'
 
