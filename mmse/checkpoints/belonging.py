@@ -36,7 +36,7 @@ def check_checkpoint(path: str, model: nn.Module, whole: bool) -> None:
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """Refuse a file that the backbone's ``init_cfg`` names and that does not belong to it.
+    """Refuse a checkpoint in the backbone's ``init_cfg`` whose weights do not fit the backbone.
 
     Raises:
         UserError: It names the file and the first key that does not fit.

@@ -1,9 +1,9 @@
-"""Writing a backbone's weights for another package, or as a plain ResNet.
+"""Converting a backbone's weights for another package, or to a plain ResNet.
 
-mmpretrain and timm have one attention, the preset ``se`` with hidden widths that are multiples of
-8; a plain ResNet has none, but attention at the identity start can be folded into its norms. What
-the other side cannot represent is refused. Tensors alone do not tell squeeze, activation and gate,
-so the attention of our own checkpoints is read from the config in them, or must be given.
+mmpretrain and timm have one kind of attention: the preset ``se`` with hidden widths that are
+multiples of 8. A plain ResNet has none, but attention at the identity start can be folded into its
+norms. What the target cannot represent is refused. Tensors alone do not tell squeeze, activation
+and gate, so the attention of our own checkpoints is read from the config in them, or must be given.
 """
 
 import re
@@ -88,8 +88,8 @@ def convert(
     Args:
         weights: A state dict of any layout, of a bare network or with ``backbone.`` prefixes.
         to: One of ``LAYOUTS``. Keys for mmpretrain have the prefixes of an ImageClassifier.
-        attention: What the user says that the ``attention`` of weights in our layout is.
-        recorded: What their training's config says that it is.
+        attention: The ``attention`` of weights in our layout, as the user gives it.
+        recorded: The same, as the config of their training gives it.
 
     Raises:
         UserError: The attention must be given, does not fit the weights, or has no counterpart in

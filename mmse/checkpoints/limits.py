@@ -1,4 +1,4 @@
-"""What a conversion refuses, because the other side cannot represent it."""
+"""What a conversion refuses because the target cannot represent it."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Blocks = Mapping[str, Mapping[str, Tensor]]
 
 
 def check_standard(weights: Mapping[str, Tensor], blocks: Blocks, to: str) -> None:
-    """Refuse what the tensors alone show to be beyond the ResNets of a package.
+    """Refuse tensors that the ResNets of a package do not have.
 
     Args:
         weights: Backbone and classifier, by our names.

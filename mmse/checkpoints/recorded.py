@@ -1,6 +1,6 @@
 """The attention in the config that a training writes into its checkpoints.
 
-It is a text of Python, which is read but never run: literals and ``dict(key=value)`` only.
+It is Python source, which is parsed but never run: literals and ``dict(key=value)`` only.
 """
 
 import ast

@@ -47,7 +47,7 @@ _REACHABLE = {
 
 
 def _allowed_getattr(owner: Any, name: str) -> Any:
-    """Stand-in for ``getattr`` that reaches the functions in ``_REACHABLE`` and nothing else."""
+    """Stand-in for ``getattr`` that reaches the functions in ``_REACHABLE`` only."""
     # torch compares allowed objects with ==, so an unhashable owner can come as far as this.
     if not isinstance(owner, type) or name not in _REACHABLE.get(owner, ()):
         path = f'{owner.__module__}.{owner.__qualname__}' if isinstance(owner, type) else owner
@@ -56,7 +56,7 @@ def _allowed_getattr(owner: Any, name: str) -> Any:
 
 
 def allow_mmengine_globals() -> None:
-    """Put what MMEngine's checkpoints hold on torch's allow-list, for every ``torch.load``."""
+    """Let every ``torch.load`` accept what MMEngine's checkpoints hold, and nothing else."""
     reconstruct, scalar = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(char)) for char in np.typecodes['AllInteger'] + '?efd'}
     torch.serialization.add_safe_globals(

@@ -11,7 +11,7 @@ from mmse.utils.errors import UserError
 
 
 def _base(package: str, name: str, subclass: str) -> type:
-    """A dataset class of mmdet or mmseg, or a stand-in that says what is missing when built."""
+    """A dataset class of mmdet or mmseg, or a stand-in whose construction says what is missing."""
     try:
         return getattr(import_module(f'{package}.datasets'), name)  # type: ignore[no-any-return]
     except (ImportError, AssertionError) as error:

@@ -43,7 +43,7 @@ def convert(
 
     Args:
         name: The data set's name.
-        version: The converter's version; another one does not take old output for its own.
+        version: The converter's version; output of another version counts as other data.
         root: The source folder, which holds all files.
         dst: The folder to write; missing, empty, or made from the same files.
         splits: (image, annotation) files of every split.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass
 class Report:
-    """What a check found that training can live with.
+    """What a check found that does not prevent training.
 
     Args:
         summary: One line with the counts.

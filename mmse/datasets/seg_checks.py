@@ -96,7 +96,7 @@ def seg_classes(
         return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index)))
     names = tuple(line.strip() for line in listing.read_text().splitlines() if line.strip())
     if not names:
-        raise UserError(f'{listing} is empty: write one class name a line, in label order')
+        raise UserError(f'{listing} is empty: write one class name per line, in label order')
     if twice := repeated('class name', names):
         raise UserError(f'{listing}: {twice[0]}')
     return names
@@ -142,7 +142,7 @@ def _read_labels(file: str | Path) -> np.ndarray:
             raise UserError(f'{file} is damaged: {error}') from error
     if labels.ndim != 2:
         raise UserError(
-            f'{file} has {labels.shape[-1]} channels: a label map has one, with a label a pixel'
+            f'{file} has {labels.shape[-1]} channels: a label map has one, with one label per pixel'
         )
     return labels
 

@@ -78,17 +78,22 @@ def ensure_shapes(
     build_once(root, settings, build)
 
 
-def check_shapes(root: str | Path = DEFAULT_ROOT, **shapes: int) -> None:
+def check_shapes(root: str | Path = DEFAULT_ROOT, **shapes: int) -> dict[str, Any]:
     """Check that the data set is in ``root`` or can be generated there; nothing is written.
 
     Args:
         root: As for ``ensure_shapes``.
         shapes: Settings of ``ensure_shapes``.
 
+    Returns:
+        All that the data set is made from: the settings, and the version of the generator.
+
     Raises:
         UserError: As for ``ensure_shapes``.
     """
-    read_record(Path(root), _settings(**shapes))
+    settings = _settings(**shapes)
+    read_record(Path(root), settings)
+    return settings
 
 
 def _settings(

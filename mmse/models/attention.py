@@ -83,7 +83,7 @@ class ChannelAttention(nn.Module):
         return functional.gain(0.5, self.settings.residual, alpha)
 
     def gate(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
-        """The gate g of each channel from what ``functional.squeeze`` gives, (B, C)."""
+        """The gate g of each channel, (B, C), from average and maximum, (B, C) each or None."""
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
         z = self.fc2(ACTIVATIONS[self.settings.act](self.fc1(s)))
         return functional.gate(z, self.settings.gate, self.temperature)
@@ -101,7 +101,7 @@ class ChannelAttention(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # Weights other than its own end the random start (MMEngine's loader calls this as well).
+        # Loading other weights ends the random start. MMEngine's loader comes through here as well.
         given = state_dict.get(f'{prefix}fc2.weight')
         if given is not None and not torch.equal(given.to(self.fc2.weight), self.fc2.weight):
             self.random_start = False

@@ -17,15 +17,15 @@ T = TypeVar('T', Tensor, float)
 
 
 def squeeze(x: Tensor, mode: str) -> tuple[Tensor | None, Tensor | None]:
-    """Squeeze a feature map to its average and its maximum, a number a channel each.
+    """Squeeze each channel of a feature map to its average, its maximum, or both.
 
     Args:
         x: Feature map, (B, C, H, W).
         mode: ``'avg'``, ``'max'`` or ``'avg+max'``.
 
     Returns:
-        Average and maximum, (B, C) each; None for the one that ``mode`` leaves out. Where
-        several positions share the maximum, the first of them, row by row, gets its gradient.
+        Average and maximum, (B, C) each; None for the one that ``mode`` leaves out. In a tie the
+        first position, row by row, gets the gradient of the maximum.
     """
     s_avg = x.mean((2, 3)) if 'avg' in mode else None
     s_max = x.flatten(2).max(2).values if 'max' in mode else None
@@ -33,13 +33,13 @@ def squeeze(x: Tensor, mode: str) -> tuple[Tensor | None, Tensor | None]:
 
 
 def fuse(s_avg: Tensor | None, s_max: Tensor | None, logits: Tensor | None) -> Tensor:
-    """One descriptor from the average and the maximum, (B, C) each.
+    """Fuse average and maximum into one descriptor, (B, C).
 
     Args:
         s_avg: Average, or None where it is not used.
         s_max: Maximum, or None where it is not used.
-        logits: With both, the two logits of the softmax that weighs average and maximum, (2,);
-            without them the two are summed.
+        logits: Logits of the softmax weights of average and maximum, (2,); without them the two
+            are added.
     """
     if s_max is None:
         return s_avg  # type: ignore[return-value]
@@ -68,7 +68,7 @@ def gate(z: Tensor, kind: str, temperature: Tensor | float = 1.0) -> Tensor:
 
 
 def gain(g: T, residual: bool, alpha: T | float | None = 1.0) -> T:
-    """What a channel is multiplied with: g, or 1 + alpha * g with residual gating."""
+    """The factor of each channel: g, or 1 + alpha * g with residual gating."""
     return 1 + alpha * g if residual else g  # type: ignore[operator]
 
 

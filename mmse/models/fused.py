@@ -15,11 +15,11 @@ Backward, with d = grad_out*(out > 0), D = sum_hw(d) and E = sum_hw(d*(y - mean)
 
 - the shortcut's gradient is d, the gain's sum_hw(d*x) = a*E + beta*D; from it ordinary autograd
   finds the gradients of the attention's parameters and u of s_avg and v of s_max;
-- x has the gradient g = d*q + u/n + v*[at p], n positions a map, so beta has sum_b(sum_hw(g)) =
+- x has the gradient g = d*q + u/n + v*[at p], n positions per map, so beta has sum_b(sum_hw(g)) =
   sum_b(q*D + u + v), and gamma sum_b(sum_hw(g*(y - mean)))*invstd = sum_b(q*E + u*m + v*t)*invstd;
 - y has a*g with running statistics. Through the batch's mean and variance come
   -a*(grad_beta + (y - mean)*invstd*grad_gamma)/(B*n) besides. Together this is
-  d*(a*q) + y*k + c + a*v*[at p], with k a channel and c a sample and channel.
+  d*(a*q) + y*k + c + a*v*[at p], with k per channel and c per sample and channel.
 
 Only y and out are kept for the backward pass, as in a ResNet without attention.
 """
@@ -45,8 +45,8 @@ def fused_tail(
     """relu(attention(norm(y)) + shortcut), with the norm's running statistics updated.
 
     Args:
-        y: Output of the last convolution, (B, C, H, W), with more than one value a channel. Its
-            memory may be used for the result where no gradients are computed.
+        y: Output of the last convolution, (B, C, H, W), with more than one value per channel.
+            Its memory may be used for the result where no gradients are computed.
         shortcut: What is added, (B, C, H, W).
         norm: The branch's last norm, with weight and bias.
         attention: The block's attention.
@@ -65,7 +65,7 @@ def fused_tail(
 
 
 class _Known(NamedTuple):
-    """What the squeeze finds; y is shifted where it was far from zero, and mean and m are of it."""
+    """What the squeeze computes; if y was far from zero, y and mean are shifted."""
 
     y: Tensor
     a: Tensor  # (C,), as mean and invstd
@@ -79,7 +79,7 @@ class _Known(NamedTuple):
 def _squeeze(
     y: Tensor, norm: _BatchNorm, squeeze: str, locate: bool
 ) -> tuple[_Known, Tensor | None, Tensor | None]:
-    """What is known of y, s_avg and s_max, (B, C), None for one that is not used."""
+    """What was computed of y, and s_avg and s_max, (B, C) each; None for an unused one."""
     y = y.contiguous(memory_format=passes.layout(y))
     y, mean, invstd, m = _normalise(y, norm, 'avg' in squeeze)
     a = norm.weight * invstd
@@ -124,7 +124,7 @@ class _Between:
 
 
 class _Squeeze(torch.autograd.Function):
-    """Of norm(y) to s_avg and s_max; weight and bias, the norm's, are told for their gradients."""
+    """From y to s_avg and s_max of norm(y), with gradients for the norm's weight and bias."""
 
     @staticmethod
     def forward(

@@ -1,6 +1,6 @@
-"""Whose checkpoint it is, and its keys under our names and back.
+"""Which package a checkpoint comes from, and its keys translated to our names and back.
 
-ResNet checkpoints differ in where the attention, the deep stem and the shortcuts stand:
+ResNet checkpoints differ in the names of attention, deep stem and shortcuts:
 
 =========== ============================== ============================= =======================
 layout      attention of a block           deep stem                     found in
@@ -11,8 +11,8 @@ mmpretrain  ``se_layer.conv1.conv``, ...   ``stem.I.conv``, ``.bn``      mmpretr
 timm        ``se.fc1``, ``se.fc2``         ``conv1.I`` and ``bn1``       timm
 =========== ============================== ============================= =======================
 
-With ``avg_down`` everybody numbers the shortcut's convolution and norm 1 and 2, after the pooling;
-mmpretrain leaves the pooling out of shortcuts of stride 1, where they are 0 and 1.
+With ``avg_down`` the shortcut's convolution and norm are number 1 and 2, after the pooling.
+mmpretrain has no pooling in shortcuts of stride 1, so there they are number 0 and 1.
 """
 
 import re
@@ -60,7 +60,7 @@ def detect_layout(keys: Mapping[str, T]) -> str:
 
 
 def to_mmse(weights: Mapping[str, T]) -> tuple[str, dict[str, T]]:
-    """The layout of a backbone's weights, and the weights under our names."""
+    """Tell the layout of a backbone's weights, and rename the weights to ours."""
     layout = detect_layout(weights)
     if layout not in _ATTENTION:
         return layout, dict(weights)
@@ -71,12 +71,12 @@ def to_mmse(weights: Mapping[str, T]) -> tuple[str, dict[str, T]]:
 
 
 def from_mmse(weights: Mapping[str, T], layout: str) -> dict[str, T]:
-    """A backbone's weights from our names to those of a layout.
+    """Rename a backbone's weights from our names to those of a layout.
 
     Args:
-        weights: Weights under our names; what the layout has no name for keeps its own.
-        layout: 'mmse', 'mmpretrain', 'timm' or 'plain'. For mmpretrain the strides are taken to be
-            (1, 2, 2, 2), its default.
+        weights: Weights under our names; a key that the layout has no name for stays.
+        layout: 'mmse', 'mmpretrain', 'timm' or 'plain'. For mmpretrain the strides are assumed to
+            be (1, 2, 2, 2), its default.
     """
     if layout not in _ATTENTION:
         return dict(weights)

@@ -1,10 +1,9 @@
 """Fitting a checkpoint's ResNet weights to a backbone with attention, when they are loaded.
 
-Two things happen on the way in. Keys of other layouts get our names
-(``mmse.models.layouts``). And where the backbone has attention that the checkpoint has not, the
-attention starts at the identity: with fc2 at zero the gate is 1/2 whatever the input, so the branch
-is scaled by a known gain (1/2, or 1 + alpha / 2 with residual gating); dividing the weight and the
-bias of the branch's last norm by it gives back exactly the function of the plain network.
+Keys of other layouts are renamed (``mmse.models.layouts``). Attention that is in the backbone
+but not in the checkpoint starts at the identity: with fc2 at zero the gate is 1/2 whatever the
+input, so the branch is scaled by a known gain (1/2, or 1 + alpha / 2 with residual gating); dividing
+the weight and the bias of the branch's last norm by it restores the function of the plain network.
 """
 
 from collections.abc import Iterator
@@ -41,9 +40,9 @@ class LoadReport:
 
     Args:
         layout: Whose checkpoint it was; see ``mmse.models.layouts``.
-        loaded: Keys that the checkpoint gave.
-        new: Keys that it has not: attention, deformable offsets, plugins.
-        unused: Keys of the checkpoint that the backbone has no place for.
+        loaded: Keys of the backbone that the checkpoint has.
+        new: Keys that it lacks: attention, deformable offsets, plugins.
+        unused: Keys of the checkpoint that the backbone lacks.
         identity: Blocks whose attention starts at the identity.
     """
 
@@ -84,8 +83,8 @@ def adapt(
     Args:
         backbone: An SEResNet; it is only read.
         weights: The backbone's weights in the checkpoint, of any layout.
-        preserve_pretrained: Start attention that the checkpoint has not at the identity; otherwise
-            it keeps its random start.
+        preserve_pretrained: Start attention that the checkpoint lacks at the identity; otherwise it
+            keeps its random start.
 
     Returns:
         A state dict with every key of the backbone, and what was done.
@@ -117,7 +116,7 @@ def check_fit(
     Args:
         backbone: An SEResNet; it is only read.
         weights: As for ``adapt``.
-        preserve_pretrained: Whether attention that the checkpoint has not is to start at the
+        preserve_pretrained: Whether attention that the checkpoint lacks will start at the
             identity.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Passes over a feature map, each reading it once where torch has a kernel that can.
+"""Operations on whole feature maps; each reads its map once where torch has a kernel for that.
 
-What ``mmse.models.fused`` is made of. Numbers a sample and channel are (B, C), and in at least
-single precision (``accumulator``).
+``mmse.models.fused`` is made of them. Results per sample and channel have the shape (B, C) and at
+least single precision (``accumulator``).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ ROW = 1024  # the longest row whose sum in single precision is as exact as the t
 
 
 def moments(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each channel, (C,); each sample's mean less the channel's, (B, C)."""
+    """Mean and variance of each channel, (C,), and the mean of each sample minus it, (B, C)."""
     kind = accumulator(y)
     if not y.is_cuda and y.is_contiguous() and y.dtype == kind:
         # Rows are summed in y's precision and their sums in double: mean(y^2) - mean^2 cancels.
@@ -33,7 +33,7 @@ def moments(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def peak(y: Tensor, a: Tensor) -> Tensor:
-    """Position, (B, C), where a*y is largest: the first of several, so the first where a is 0."""
+    """Index into the flattened map, (B, C), at which a*y is largest; the first one in a tie."""
     if not y.is_contiguous():
         signed = y * a.sign().to(y.dtype)[:, None, None] if any_of(a, _not_positive) else y
         return F.adaptive_max_pool2d(signed, 1, return_indices=True)[1].flatten(1)
@@ -60,7 +60,7 @@ def _first_maximum(flat: Tensor) -> Tensor:
 
 
 def extremes(y: Tensor, a: Tensor) -> Tensor:
-    """The value of y where a*y is largest, without its position; any value where a is 0."""
+    """The value of y at which a*y is largest, (B, C); any value of y where a is 0."""
     high = y.amax((2, 3)).to(a.dtype)
     if any_of(a, lambda a: a < 0):
         high = torch.where(a < 0, y.amin((2, 3)).to(a.dtype), high)
@@ -68,14 +68,15 @@ def extremes(y: Tensor, a: Tensor) -> Tensor:
 
 
 def values_at(y: Tensor, position: Tensor) -> Tensor:
-    """The value of each sample and channel at its position, (B, C)."""
+    """The value of y at one position per sample and channel, (B, C)."""
     return y.flatten(2).gather(2, position[..., None]).squeeze(2).to(accumulator(y))
 
 
 def affine(y: Tensor, scale: Tensor, offset: Tensor, in_place: bool = False) -> Tensor:
-    """y*scale + offset with (B, C) factors, in y's precision or, where it is higher, theirs.
+    """y*scale + offset with (B, C) factors, in the higher of y's precision and theirs.
 
-    ``in_place`` saves the CPU from touching memory that it has not in its caches.
+    With ``in_place`` the result takes y's memory where that is possible, which is in the CPU's
+    caches already.
     """
     if y.is_contiguous():
         # Batch norm with mean 0 and variance 1 is the affine map that reads y once.

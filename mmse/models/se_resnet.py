@@ -32,8 +32,8 @@ class SEResNet(BaseModule):
     Args:
         depth: 18, 34, 50, 101 or 152.
         attention: What each block gets: None, a preset's name, a dict of the settings of
-            ``mmse.models.ChannelAttention``, or a list with one such entry a stage, in which
-            a stage's entry may be a list with one entry a block.
+            ``mmse.models.AttentionSettings``, or a list with one such entry per stage, in which
+            a stage's entry may be a list with one entry per block.
         in_channels: Channels of the image.
         stem_channels: Channels of the stem; None takes ``base_channels``.
         base_channels: Channels of the first stage, before the expansion.
@@ -49,23 +49,23 @@ class SEResNet(BaseModule):
             mode; -1 freezes nothing, 0 the stem.
         train_frozen_attention: Train the attention in frozen stages all the same. The backward pass
             then runs through the frozen stages, which freezing otherwise saves.
-        preserve_pretrained: Where a checkpoint without attention is loaded, start the attention
-            such that the network computes exactly what the plain one computes.
+        preserve_pretrained: When a checkpoint without attention is loaded, start the attention so
+            that the network computes exactly what the plain one does.
         fused: Compute the last norm, attention, addition and relu of a block as one function, which
-            keeps no more for the backward pass than a ResNet without attention. Blocks that it
-            does not cover take the plain composition by themselves; printing the backbone shows
-            which. False takes the plain composition everywhere, for instance for second
-            derivatives.
-        channels_last: Compute in channels_last memory format, whatever the images' is. Not with
-            dcn, which MMCV computes wrongly in that format.
-        compile: Compile the forward pass by ``torch.compile``: True, for images of any size in one
-            compilation, or a dict of ``torch.compile``'s arguments. Names of parameters stay.
+            keeps no more for the backward pass than a ResNet without attention. Blocks that this
+            does not cover compose the modules instead; printing the backbone shows which. False
+            composes the modules everywhere, for instance for second derivatives.
+        channels_last: Compute in channels_last memory format, whatever the format of the images.
+            Not together with dcn, which MMCV computes wrongly in that format.
+        compile: Compile the forward pass with ``torch.compile``: True for one compilation that
+            serves images of any size, or a dict of ``torch.compile``'s arguments. The names of
+            the parameters stay.
         conv_cfg: MMCV's convolution config.
         norm_cfg: MMCV's norm config.
         norm_eval: Keep batch norms in eval mode while training. True as in mmdet; mmseg's default
             is False.
         dcn: MMCV's deformable convolution for the stages of ``stage_with_dcn``.
-        stage_with_dcn: One bool a stage.
+        stage_with_dcn: Whether each stage has deformable convolutions.
         plugins: MMCV plugins, each with ``cfg``, ``position`` and, optionally, ``stages``.
         multi_grid: Dilation of each block of the last stage (mmseg).
         contract_dilation: Halve the dilation of a stage's first block (mmseg).

@@ -1,4 +1,4 @@
-"""The parts that a ResNet is put together from: stem, stages, and what a config deals to each."""
+"""The stem and the stages of a ResNet, and what a config gives to each stage and block."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A user's own data in a few lines: ``own_data`` in a config, and what follows from it.
+"""A user's own data: the key ``own_data`` of a config, and everything that follows from it.
 
 A detection config names a COCO-format folder, a segmentation config folders of images and label
 maps. Class names and their number, the heads' ``num_classes`` and the metrics' annotation file

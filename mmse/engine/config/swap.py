@@ -1,4 +1,4 @@
-"""Putting attention into a config that somebody already has."""
+"""Putting attention into the backbones of an existing config."""
 
 import inspect
 from collections.abc import Iterator, MutableMapping
@@ -29,7 +29,7 @@ def parse_attention(text: str) -> Any:
         text: A preset, or settings such as ``squeeze=avg+max,residual=True``.
 
     Raises:
-        UserError: It is neither, or a setting is wrong.
+        UserError: It is no preset, or a setting is wrong.
     """
     if '=' not in text:
         attention: Any = None if text == 'None' else text
@@ -45,16 +45,16 @@ def parse_attention(text: str) -> Any:
 def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     """Replace every backbone of the ResNet family in a config's model by ours.
 
-    The backbones keep their settings, and where our defaults differ from those of the class that is
-    replaced (``norm_eval`` of mmseg's ResNet), its default is written out. Backbones that are ours
-    already get the attention. Alpha, temperature and fusion logits are taken off the weight decay.
+    The backbones keep their settings. Where our defaults differ from those of the class that is
+    replaced (``norm_eval`` of mmseg's ResNet), the old default is written out. Backbones of ours
+    only get the attention. Alpha, temperature and fusion logits are exempted from weight decay.
 
     Args:
         cfg: A config with a ``model``, text or pure Python; changed in place.
         attention: What the backbones' blocks get; see ``mmse.models.SEResNet``.
 
     Returns:
-        What was changed, a line each: ``place: old -> new``.
+        One line for each change: ``place: old -> new``.
 
     Raises:
         UserError: The model has no such backbone; it names what was found and what is supported.
@@ -73,7 +73,7 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
             with MODELS.switch_scope_and_registry(scope) as registry:
                 old = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
             if old is None:
-                raise UserError(f'{place}: {name} is not there: install the package that it is of')
+                raise UserError(f'{place}: {name} is not there: install the package that has it')
             additions = {
                 key: value
                 for key, value in _defaults(old).items()
