@@ -8,11 +8,11 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from mmse.ablation.engines import run_locally, run_on_ray
-from mmse.ablation.plan import resolve
+from mmse.ablation.preview import print_preview
 from mmse.ablation.report import status_table, write_report
-from mmse.ablation.run import Folders, run
-from mmse.ablation.show import show_plan
+from mmse.ablation.scheduler import Folders, run
 from mmse.ablation.study import read_study, study_name
+from mmse.ablation.variants import resolve
 from mmse.engine.cli import exit_with_one_sentence
 from mmse.utils.errors import UserError
 
@@ -49,14 +49,14 @@ def parse() -> argparse.Namespace:
     one.add_argument('--address', help='ray: address of a cluster; default: one is started here')
     one.add_argument('--cpus', type=float, default=1, help='ray: CPUs of a trial')
     one.add_argument('--gpus', type=float, default=0, help='ray: GPUs of a trial')
-    one.add_argument('--retry-failed', action='store_true', help='take failed trials up again')
+    one.add_argument('--retry-failed', action='store_true', help='run failed trials again')
     one.add_argument(
         '--keep-checkpoints', action='store_true', help='keep those of finished trials'
     )
     return parser.parse_args()
 
 
-def start(args: argparse.Namespace, folders: Folders) -> None:
+def run_trials(args: argparse.Namespace, folders: Folders) -> None:
     """Run the trials; end with 1 if some have failed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.workers < 1:
@@ -77,7 +77,7 @@ def start(args: argparse.Namespace, folders: Folders) -> None:
     if failed:
         raise UserError(
             f'{len(failed)} trials have failed; {folders.results}/trials has their last lines, and '
-            '--retry-failed takes them up again'
+            '--retry-failed runs them again'
         )
 
 
@@ -86,9 +86,9 @@ def main() -> None:
     name = study_name(args.config)
     results = args.results or Path('results/ablations') / name
     if args.command == 'plan':
-        show_plan(read_study(args.config, args.cfg_options), results)
+        print_preview(read_study(args.config, args.cfg_options), results)
     elif args.command == 'run':
-        start(args, Folders(results, args.work_dir or Path('work_dirs/ablations') / name))
+        run_trials(args, Folders(results, args.work_dir or Path('work_dirs/ablations') / name))
     elif args.command == 'status':
         print(status_table(results))
     else:

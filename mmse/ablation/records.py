@@ -1,144 +1,180 @@
-"""What is on disk of an ablation: the plan, one file a trial, and which of them belong together."""
+"""The files of trials that have ended, and which of them may be compared."""
 
 import json
-import os
-import platform
-from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import torch
-
-from mmse.ablation.plan import Variant
-from mmse.ablation.study import Study
+from mmse.ablation.plan import Plan
 from mmse.utils.errors import UserError
-
-PACKAGES = (
-    *('torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation'),
-    *('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation'),
-)
-Record = dict[str, Any]
+from mmse.utils.files import read_json, write_json
+from mmse.utils.text import name_some
 
 
-def write_json(path: Path, what: Any) -> None:
-    """Write a JSON file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(json.dumps(what, indent=1, allow_nan=False) + '\n', encoding='utf-8')
-    part.replace(path)
+@dataclass(frozen=True, kw_only=True)
+class TrialHead:
+    """Which trial it is.
+
+    Args:
+        id: Its name; see ``mmse.ablation.identity.trial_id``.
+        task: Name of the task, empty if the study has one.
+        arm: Name of the arm.
+        seed: The seed.
+        recipe: See ``mmse.ablation.identity.recipe_of``.
+        results_version: See ``mmse.ablation.identity.RESULTS_VERSION``.
+        data: Digest of the data; see ``mmse.datasets.digest``.
+    """
+
+    id: str
+    task: str
+    arm: str
+    seed: int
+    recipe: str
+    results_version: int
+    data: str
 
 
-def environment() -> dict[str, str]:
-    """What the numbers of a trial depend on besides its config and our code."""
-    versions = {'python': '.'.join(platform.python_version_tuple()[:2])}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    cuda = torch.cuda.is_available()
-    return {**versions, 'device': torch.cuda.get_device_name() if cuda else 'CPU'}
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord(TrialHead):
+    """What every trial that has ended leaves.
+
+    Args:
+        environment: Package versions and device; see ``mmse.ablation.provenance.environment``.
+        commit: Commit of the package's source, if it is known; it decides nothing.
+    """
+
+    status: ClassVar[str]
+
+    environment: Mapping[str, str]
+    commit: str | None = None
+
+    def write(self, file: Path) -> None:
+        """Write the trial's file, whole or not at all."""
+        write_json(file, {'status': self.status, **asdict(self)})
 
 
-def write_plan(folder: Path, study: Study, variants: Iterable[Variant]) -> list[str]:
-    """Write the question into the folder of its results, once for each form that it takes.
+@dataclass(frozen=True, kw_only=True)
+class FinishedTrial(TrialRecord):
+    """A trial that trained to its end.
 
-    A contrast is confirmatory if it stood in the plan before the first trial ended, with the same
-    metrics and smallest effects; one that is added or changed later is exploratory.
+    Args:
+        metrics: All metrics of the last validation.
+        curves: By metric, (iteration, value) of every validation.
+        loss: (Iteration, mean loss since the point before), at most 100 points.
+        iterations: Number of training iterations that were logged.
+        training_time_s: Sum of the times of the training steps.
+        step_time_s: Median time of a training step.
+        peak_memory_bytes: Of the GPU, or of the process where there is none.
+        parameters: Number of parameters of the model.
+        scalars: What alpha, T and the weight of the average became: by scalar and stage, one value
+            per block.
+        cpu_threads: torch's number of threads.
+        log: What it logged of its iterations, and what it warned of.
+    """
+
+    status = 'finished'
+
+    metrics: Mapping[str, float]
+    curves: Mapping[str, Sequence[Sequence[float]]]
+    loss: Sequence[Sequence[float]]
+    iterations: int
+    training_time_s: float
+    step_time_s: float
+    peak_memory_bytes: int
+    parameters: int
+    scalars: Mapping[str, Mapping[str, Sequence[float]]]
+    cpu_threads: int
+    log: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedTrial(TrialRecord):
+    """A trial that ended before its training did.
+
+    Args:
+        reason: Its exit code or signal.
+        last_lines: The end of its log.
+    """
+
+    status = 'failed'
+
+    reason: str
+    last_lines: Sequence[str]
+
+
+def read_trial(file: Path) -> FinishedTrial | FailedTrial | None:
+    """Read a trial's file.
 
     Returns:
-        The names of contrasts that are exploratory because they came late.
-    """
-    old = read_plan(folder) if (folder / 'plan.json').is_file() else None
-    started = any((folder / 'trials').glob('*.json'))
-    plan: Record = {
-        'name': study.name,
-        'start': study.start,
-        'seeds': study.seeds,
-        'tasks': [
-            {key: getattr(task, key) for key in ('name', 'base', 'metric', 'smallest_effect')}
-            for task in study.tasks
-        ],
-        'arms': [{'name': arm.name, 'levels': dict(arm.levels)} for arm in study.arms],
-        'factors': dict(study.factors),
-        'contrasts': [
-            {
-                'name': contrast.name,
-                'weights': dict(contrast.weights),
-                'description': contrast.description,
-                'registered': True,
-            }
-            for contrast in study.contrasts
-        ],
-        'variants': [
-            {
-                'task': v.task.name,
-                'arm': v.arm.name,
-                'recipe': v.recipe,
-                'attention': v.attention,
-                'config': v.cfg.pretty_text,
-            }
-            for v in variants
-        ],
-    }
-    if old and started:
-        for contrast in plan['contrasts']:
-            same_question = old['tasks'] == plan['tasks'] and contrast in old['contrasts']
-            contrast['registered'] = same_question
-    write_json(folder / 'plan.json', plan)
-    return [c['name'] for c in plan['contrasts'] if not c['registered']]
-
-
-def read_plan(folder: Path) -> Record:
-    """The plan that the trials of a folder were run for.
+        The trial; None if there is no file, because it has not ended.
 
     Raises:
-        UserError: There is none.
+        UserError: It is not a trial file of this version of mmse.
     """
-    file = folder / 'plan.json'
     if not file.is_file():
-        raise UserError(f'{folder} has no plan.json: run the ablation first (tools/ablate.py run)')
-    plan: Record = json.loads(file.read_text(encoding='utf-8'))
-    return plan
+        return None
+    try:
+        raw = read_json(file)
+        kind = {k.status: k for k in (FinishedTrial, FailedTrial)}[raw['status']]
+        return kind(**{key: value for key, value in raw.items() if key != 'status'})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f'{file} is not a trial file of this version of mmse ({error}): move it away'
+        ) from error
 
 
-def read_trials(folder: Path) -> list[Record]:
-    """Every trial file of a folder, in the order of their names."""
-    records = []
-    for file in sorted((folder / 'trials').glob('*.json')):
-        try:
-            records.append(json.loads(file.read_text(encoding='utf-8')))
-        except json.JSONDecodeError as error:
-            raise UserError(f'{file} is not a trial file ({error}): remove it') from error
-    return records
+def read_trials(folder: Path) -> list[FinishedTrial | FailedTrial]:
+    """Every trial file of a folder of results, in the order of their names.
+
+    Raises:
+        UserError: One is not a trial file of this version of mmse.
+    """
+    files = sorted((folder / 'trials').glob('*.json'))
+    return [trial for file in files if (trial := read_trial(file)) is not None]
 
 
 def comparable(
-    plan: Mapping[str, Any], records: Iterable[Record]
-) -> tuple[list[Record], list[str]]:
-    """The trials that may be compared with each other, and what was left out.
+    plan: Plan, trials: Iterable[FinishedTrial | FailedTrial]
+) -> tuple[list[FinishedTrial], list[str]]:
+    """The finished trials that may be compared with each other, and what was left out.
 
-    Trials of another recipe than the plan's are of another question. Of the rest, those that the
-    same code made in the same environment belong together; the largest such group is taken.
+    Trials of another config, arm, seed, data or results version than the plan has are left out. The
+    rest belong together if they were made in the same environment; the largest such group is taken.
 
     Returns:
-        The finished trials of that group, and one line for each other group.
+        The trials of that group, and one line for each reason to leave others out.
     """
-    recipes = {(v['task'], v['arm']): v['recipe'] for v in plan['variants']}
-    groups: dict[tuple[str, str], list[Record]] = {}
-    left: dict[str, int] = {}
-    for record in records:
-        key = record['task'], record['arm']
-        if recipes.get(key) != record['recipe'] or record['seed'] not in plan['seeds']:
-            reason = 'another config, arm or seed than the plan has now'
-            left[reason] = left.get(reason, 0) + 1
-        elif record['status'] == 'finished':
-            provenance = json.dumps(record['environment'], sort_keys=True)
-            groups.setdefault((record['code'], provenance), []).append(record)
+    groups: dict[str, list[FinishedTrial]] = {}
+    left: dict[str, list[str]] = {}
+    for trial in trials:
+        if reason := _why_not(trial, plan):
+            left.setdefault(reason, []).append(trial.id)
+        elif isinstance(trial, FinishedTrial):
+            groups.setdefault(json.dumps(trial.environment, sort_keys=True), []).append(trial)
     ordered = sorted(groups.items(), key=lambda item: len(item[1]))
     chosen = ordered.pop()[1] if ordered else []
-    for (code, provenance), records_there in ordered:
-        which = f'code {code}, environment {provenance}'
-        left[which] = len(records_there)
-    return chosen, [f'{count} trials left out: {reason}' for reason, count in left.items()]
+    left |= {f'environment {name}': [trial.id for trial in group] for name, group in ordered}
+    return chosen, [
+        f'{len(ids)} trials left out: {reason} ({name_some(ids)})' for reason, ids in left.items()
+    ]
+
+
+def of_other_data(plan: Plan, trials: Iterable[TrialRecord]) -> list[str]:
+    """The names of trials that differ from the plan in their data alone."""
+    return [trial.id for trial in trials if _why_not(trial, plan) == OTHER_DATA]
+
+
+OTHER_DATA = 'their data have changed since'
+
+
+def _why_not(trial: TrialRecord, plan: Plan) -> str | None:
+    """Why a trial does not belong to the plan; None if it does."""
+    variant = plan.variant(trial.task, trial.arm)
+    if variant is None or trial.recipe != variant.recipe or trial.seed not in plan.seeds:
+        return 'another config, arm or seed than the plan has now'
+    if trial.results_version != plan.results_version:
+        return f'results version {trial.results_version} instead of {plan.results_version}'
+    if trial.data != variant.data:
+        return OTHER_DATA
+    return None

@@ -15,7 +15,7 @@ def write_report(folder: Path) -> Summary:
     """Write ``report.md``, ``report.html`` and ``figures/`` from the trial files of a folder.
 
     Args:
-        folder: The results of a study; see ``mmse.ablation.run.Folders``.
+        folder: The results of a study; see ``mmse.ablation.scheduler.Folders``.
 
     Raises:
         UserError: There is no plan, or no trial that has finished.
@@ -57,7 +57,7 @@ def status_table(folder: Path) -> str:
         for arm in task.arms:
             shown = f'{arm.mean:.4f} +- {arm.deviation:.4f}' if arm.records else ''
             lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
-    lines += [f'failed: {r["id"]}: {r["reason"]}' for r in summary.failed]
+    lines += [f'failed: {trial.id}: {trial.reason}' for trial in summary.failed]
     return '\n'.join([*lines, *summary.notes])
 
 

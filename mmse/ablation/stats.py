@@ -102,6 +102,30 @@ def pairs_needed(contrasts: int) -> int:
     return pairs
 
 
+def reach(pairs: int, contrasts: int) -> str:
+    """The smallest p that so many pairs can give, and whether it is small enough, in words.
+
+    Args:
+        pairs: Number of seeds that have all arms of every contrast.
+        contrasts: Number of registered contrasts, on all tasks together.
+    """
+    smallest = smallest_p(pairs)
+    text = (
+        f'{pairs} seeds have all arms of every contrast: the smallest two-sided p that they can '
+        f'give is {smallest:.2g}'
+    )
+    if not contrasts:
+        return f'{text}. No contrast is registered, so every comparison is exploratory'
+    needed = pairs_needed(contrasts)
+    if pairs < needed:
+        return (
+            f'{text}. With {contrasts} contrasts, Holm-corrected, no effect of any size can reach '
+            f'{LEVEL}: that takes {needed} seeds'
+        )
+    corrected = contrasts * smallest
+    return f"{text}, {corrected:.2g} after Holm's correction for {contrasts} contrasts"
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction. Source: https://www.jstor.org/stable/4615733."""
     return list(map(float, multipletests(p_values, method='holm')[1])) if p_values else []

@@ -5,13 +5,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmse.ablation.contrasts import Contrast
-from mmse.ablation.records import comparable, read_plan, read_trials
-from mmse.ablation.stats import Estimate, estimate, holm, pairs_needed, smallest_p, verdict
-
-Record = Mapping[str, Any]
+from mmse.ablation.plan import Plan, PlannedTask, read_plan
+from mmse.ablation.records import FailedTrial, FinishedTrial, comparable, read_trials
+from mmse.ablation.stats import Estimate, estimate, holm, reach, verdict
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class ArmSummary:
     metric: str
     attention: str
     config: str
-    records: Sequence[Record]
+    records: Sequence[FinishedTrial]
     against_first: Estimate | None
     time_ratio: float | None
 
     @property
     def values(self) -> dict[int, float]:
         """The metric by seed."""
-        return {r['seed']: r['metrics'][self.metric] for r in self.records}
+        return {r.seed: r.metrics[self.metric] for r in self.records}
 
     @property
     def mean(self) -> float:
@@ -64,18 +62,18 @@ class ArmSummary:
         return statistics.stdev(self.values.values()) if len(self.records) > 1 else 0.0
 
     @property
-    def curves(self) -> dict[int, list[list[float]]]:
+    def curves(self) -> dict[int, Sequence[Sequence[float]]]:
         """(Iteration, metric) of every validation, by seed."""
-        return {r['seed']: r['curves'][self.metric] for r in self.records}
+        return {r.seed: r.curves[self.metric] for r in self.records}
 
     @property
     def scalars(self) -> list[Mapping[str, Mapping[str, Sequence[float]]]]:
         """What alpha, T and the weight of the average became: scalar, stage, blocks."""
-        return [r['scalars'] for r in self.records if r['scalars']]
+        return [r.scalars for r in self.records if r.scalars]
 
     def median(self, key: str) -> float:
-        """Median of a number of its trials."""
-        median: float = statistics.median(r[key] for r in self.records)
+        """Median over its trials of one of their numbers, a field of ``FinishedTrial``."""
+        median: float = statistics.median(getattr(r, key) for r in self.records)
         return median
 
 
@@ -109,11 +107,11 @@ class Summary:
     name: str
     tasks: Sequence[TaskSummary]
     notes: Sequence[str]
-    failed: Sequence[Record]
+    failed: Sequence[FailedTrial]
     provenance: str
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[FinishedTrial]:
         """Every trial that counts."""
         return [r for task in self.tasks for arm in task.arms for r in arm.records]
 
@@ -124,98 +122,87 @@ def summarise(folder: Path) -> Summary:
     Raises:
         UserError: There is no plan, or a file cannot be read.
     """
-    plan, everything = read_plan(folder), read_trials(folder)
-    records, notes = comparable(plan, everything)
-    summaries = [(task, _arms(plan, task, records)) for task in plan['tasks']]
-    registered = [c for c in plan['contrasts'] if c['registered']]
+    plan, trials = read_plan(folder), read_trials(folder)
+    finished, left_out = comparable(plan, trials)
+    arms = {task.name: _arms(plan, task, finished) for task in plan.tasks}
     estimates = {
-        (task['name'], c['name']): estimate(_contrast(c), {a.name: a.values for a in arms})
-        for task, arms in summaries
-        for c in plan['contrasts']
+        (task.name, contrast.name): estimate(contrast, {a.name: a.values for a in arms[task.name]})
+        for task in plan.tasks
+        for contrast in plan.contrasts
     }
-    confirmatory = [(t['name'], c['name']) for t, _ in summaries for c in registered]
-    corrected = dict(
-        zip(confirmatory, holm([estimates[key].p for key in confirmatory]), strict=True)
-    )
+    registered = [
+        (task.name, contrast.name)
+        for task in plan.tasks
+        for contrast in plan.contrasts
+        if contrast.registered
+    ]
+    corrected = dict(zip(registered, holm([estimates[k].p for k in registered]), strict=True))
     pairs = min((len(e.differences) for e in estimates.values()), default=0)
-    tasks = []
-    for task, arms in summaries:
-        contrasts = []
-        for c in plan['contrasts']:
-            key = task['name'], c['name']
-            found = estimates[key]
-            p = corrected.get(key, found.p)
-            contrasts.append(
-                ContrastSummary(
-                    c['name'],
-                    c['description'],
-                    c['registered'],
-                    found,
-                    p,
-                    verdict(found, p, task['smallest_effect'])
-                    if c['registered']
-                    else 'exploratory: added after the first results',
-                )
-            )
-        tasks.append(
-            TaskSummary(
-                task['name'], task['base'], task['metric'], task['smallest_effect'], arms, contrasts
-            )
-        )
     return Summary(
-        plan['name'],
-        tasks,
-        [_power(pairs, len(confirmatory)), *notes],
-        [r for r in everything if r['status'] == 'failed'],
-        _provenance(records),
+        plan.name,
+        [_task(plan, task, arms[task.name], estimates, corrected) for task in plan.tasks],
+        [reach(pairs, len(registered)), *left_out],
+        [trial for trial in trials if isinstance(trial, FailedTrial)],
+        _provenance(finished),
     )
 
 
-def _power(pairs: int, contrasts: int) -> str:
-    needed = pairs_needed(contrasts) if contrasts else 0
-    text = (
-        f'{pairs} seeds have all arms of every contrast: the smallest two-sided p that they can '
-        f'give is {smallest_p(pairs):.2g}'
-    )
-    if pairs < needed:
-        return (
-            f'{text}. With {contrasts} contrasts, Holm-corrected, no effect of any size can reach '
-            f'0.05: that takes {needed} seeds'
+def _task(
+    plan: Plan,
+    task: PlannedTask,
+    arms: Sequence[ArmSummary],
+    estimates: Mapping[tuple[str, str], Estimate],
+    corrected: Mapping[tuple[str, str], float],
+) -> TaskSummary:
+    contrasts = []
+    for contrast in plan.contrasts:
+        key = task.name, contrast.name
+        p = corrected.get(key, estimates[key].p)
+        if contrast.registered:
+            said = verdict(estimates[key], p, task.smallest_effect)
+        else:
+            said = 'exploratory: added after the first results'
+        contrasts.append(
+            ContrastSummary(
+                contrast.name,
+                contrast.description,
+                contrast.registered,
+                estimates[key],
+                p,
+                said,
+            )
         )
-    corrected = contrasts * smallest_p(pairs)
-    return f"{text}, {corrected:.2g} after Holm's correction for {contrasts} contrasts"
+    return TaskSummary(task.name, task.base, task.metric, task.smallest_effect, arms, contrasts)
 
 
-def _provenance(records: Sequence[Record]) -> str:
-    if not records:
+def _provenance(trials: Sequence[FinishedTrial]) -> str:
+    """What the trials have in common besides their question, in words."""
+    if not trials:
         return 'no finished trials'
-    environment = ', '.join(f'{k} {v}' for k, v in records[0]['environment'].items())
-    return f'code {records[0]["code"]}; {environment}'
+    data = sorted({trial.data[:12] for trial in trials})
+    commits = sorted({trial.commit for trial in trials if trial.commit})
+    environment = ', '.join(f'{k} {v}' for k, v in trials[0].environment.items())
+    made_by = f', commit {" and ".join(commits)}' if commits else ''
+    return (
+        f'Results version {trials[0].results_version}, data {" and ".join(data)}{made_by}; '
+        + environment
+    )
 
 
-def _contrast(entry: Mapping[str, Any]) -> Contrast:
-    return Contrast(entry['name'], entry['weights'], entry['description'])
-
-
-def _arms(
-    plan: Mapping[str, Any], task: Mapping[str, Any], records: Sequence[Record]
-) -> list[ArmSummary]:
-    names = [arm['name'] for arm in plan['arms']]
+def _arms(plan: Plan, task: PlannedTask, trials: Sequence[FinishedTrial]) -> list[ArmSummary]:
+    variants = [variant for variant in plan.variants if variant.task == task.name]
     by_arm = {
-        name: sorted(
-            (r for r in records if r['task'] == task['name'] and r['arm'] == name),
-            key=lambda r: r['seed'],
+        v.arm: sorted(
+            (t for t in trials if (t.task, t.arm) == (v.task, v.arm)), key=lambda t: t.seed
         )
-        for name in names
+        for v in variants
     }
-    values = {
-        name: {r['seed']: r['metrics'][task['metric']] for r in rs} for name, rs in by_arm.items()
-    }
-    times = {name: {r['seed']: r['step_time_s'] for r in rs} for name, rs in by_arm.items()}
-    variants = {v['arm']: v for v in plan['variants'] if v['task'] == task['name']}
-    first = names[0]
+    values = {name: {t.seed: t.metrics[task.metric] for t in ts} for name, ts in by_arm.items()}
+    times = {name: {t.seed: t.step_time_s for t in ts} for name, ts in by_arm.items()}
+    first = variants[0].arm
     arms = []
-    for name in names:
+    for variant in variants:
+        name = variant.arm
         against = None
         ratios = [times[name][s] / times[first][s] for s in times[name] if s in times[first]]
         if name != first:
@@ -224,9 +211,9 @@ def _arms(
         arms.append(
             ArmSummary(
                 name,
-                task['metric'],
-                variants[name]['attention'],
-                variants[name]['config'],
+                task.metric,
+                variant.attention,
+                variant.config,
                 by_arm[name],
                 against,
                 statistics.median(ratios) if ratios else None,

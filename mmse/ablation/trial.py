@@ -1,6 +1,5 @@
 """One trial in a process of its own: ``python -m mmse.ablation.trial FOLDER``."""
 
-import json
 import math
 import os
 import re
@@ -9,6 +8,7 @@ import statistics
 import sys
 import threading
 import traceback
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmse.ablation.records import environment, write_json
-from mmse.ablation.start import save_start, set_default_start
+from mmse.ablation.initial_weights import keep_drawn_attention, save_initial_weights
+from mmse.ablation.provenance import environment, source_commit
+from mmse.ablation.records import FinishedTrial, TrialHead, read_trial
 from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.preflight import preflight
 from mmse.gates.watch import attentions, learned_scalars
 from mmse.utils.errors import UserError
+from mmse.utils.files import read_json, write_json
 
 # Exit codes that the runner tells apart; others are failures.
 BUSY = 75  # another process has the trial
@@ -33,31 +35,56 @@ LOG = 'log.txt'  # of a trial's folder
 POINTS = 100  # of a learning curve, at most
 
 
-def run_trial(folder: Path) -> None:
-    """Train one trial from its start or its latest checkpoint, and write its record.
+@dataclass(frozen=True)
+class Assignment:
+    """What the scheduler tells a trial's process, as ``ablation`` in the trial's config.
 
     Args:
-        folder: Its working folder, with ``config.py`` and, in it, ``ablation``: the head of the
-            record, where the record goes, the metric, the start, and whether to keep checkpoints.
+        head: Which trial it is.
+        record: Where the trial's file goes.
+        metric: The metric that counts.
+        start: How the attention starts, ``'identity'`` or ``'default'``.
+        keep_checkpoints: Keep the checkpoints when the trial has finished.
+    """
+
+    head: TrialHead
+    record: str
+    metric: str
+    start: str
+    keep_checkpoints: bool
+
+    @classmethod
+    def from_config(cls, cfg: Config) -> 'Assignment':
+        """Take it out of a trial's config."""
+        raw = cfg.pop('ablation').to_dict()
+        return cls(**raw | {'head': TrialHead(**raw['head'])})
+
+
+def run_trial(folder: Path) -> None:
+    """Train one trial from its initial weights or its latest checkpoint, and write its file.
+
+    Args:
+        folder: Its working folder, with ``config.py``, whose ``ablation`` is an ``Assignment``.
 
     Raises:
-        UserError: The config or the data do not do, or the metric is not among the results.
+        UserError: The config or the data cannot be used, or the metric is not among the results.
     """
+    commit = source_commit()
     # Without its file's name, under which the Runner would write its own over it.
     cfg = Config(Config.fromfile(folder / 'config.py').to_dict())
-    trial: dict[str, Any] = cfg.pop('ablation').to_dict()
-    record = Path(trial['record'])
-    if record.is_file() and json.loads(record.read_text(encoding='utf-8'))['status'] == 'finished':
+    assignment = Assignment.from_config(cfg)
+    record = Path(assignment.record)
+    if isinstance(read_trial(record), FinishedTrial):
         return  # another runner was quicker
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if (checkpoint := latest_checkpoint(folder)) is not None:
         cfg.load_from, cfg.resume = checkpoint, True
     else:
-        start = folder / 'start.pth'
-        save_start(cfg, trial['head']['seed'], start)
-        cfg.load_from = str(start)
-    if trial['start'] == 'default':
-        set_default_start(cfg)
+        initial = folder / 'initial_weights.pth'
+        save_initial_weights(cfg, assignment.head.seed, initial)
+        cfg.load_from = str(initial)
+    if assignment.start == 'default':
+        keep_drawn_attention(cfg)
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
     runner = build_runner(cfg, model)
     validations = Validations(folder / 'validations.json')
@@ -65,10 +92,14 @@ def run_trial(folder: Path) -> None:
     runner.train()
     if runner.iter not in validations.read():
         runner.val_loop.run()  # the run before was killed between its last checkpoint and this
-    results = _results(runner, validations.read(), trial['metric'])
-    results['log'] = _log(folder)
-    write_json(record, {**trial['head'], 'status': 'finished', **results})
-    if not trial['keep_checkpoints']:
+    FinishedTrial(
+        **asdict(assignment.head),
+        environment=environment(),
+        commit=commit,
+        **_results(runner, validations.read(), assignment.metric),
+        log=_log(folder),
+    ).write(record)
+    if not assignment.keep_checkpoints:
         for file in [*folder.glob('*.pth'), folder / 'last_checkpoint']:
             file.unlink(missing_ok=True)
 
@@ -85,7 +116,7 @@ class Validations(Hook):
 
     def read(self) -> dict[int, dict[str, float]]:
         """The metrics of each validation by iteration."""
-        kept = json.loads(self.file.read_text(encoding='utf-8')) if self.file.is_file() else {}
+        kept = read_json(self.file) if self.file.is_file() else {}
         return {int(step): metrics for step, metrics in kept.items()}
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -119,7 +150,6 @@ def _results(
         'peak_memory_bytes': _peak_memory(),
         'parameters': sum(p.numel() for p in _model(runner).parameters()),
         'scalars': _learned_scalars(runner),
-        'environment': environment(),
         'cpu_threads': torch.get_num_threads(),
     }
 

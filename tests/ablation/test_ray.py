@@ -7,9 +7,9 @@ import pytest
 from support.ablations import trials, wait_until, write_study
 
 from mmse.ablation.engines import run_on_ray
-from mmse.ablation.plan import resolve
-from mmse.ablation.run import Folders, run
+from mmse.ablation.scheduler import Folders, run
 from mmse.ablation.study import read_study
+from mmse.ablation.variants import resolve
 from mmse.utils.errors import UserError
 
 pytest_plugins = ('support.engine_fixtures',)

@@ -9,8 +9,8 @@ import pytest
 from support.engine import CONFIGS
 
 import mmse
-from mmse.ablation.plan import resolve
 from mmse.ablation.study import read_study
+from mmse.ablation.variants import resolve
 from mmse.engine.config import find_config, load_config, read_file
 from mmse.utils.errors import UserError
 

@@ -21,11 +21,11 @@ from mmengine.runner import Runner
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from torch import Tensor, nn
 
-from mmse.ablation.records import write_json
 from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
 from mmse.engine.preflight import preflight
 from mmse.export.onnx import export_onnx
+from mmse.utils.files import write_json
 
 WORK = Path('work_dirs/int8')
 RESULTS = Path('results/int8.json')

@@ -16,11 +16,11 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmse.ablation.records import write_json
 from mmse.engine.config import load_config
 from mmse.export.onnx import export_onnx, load_part, parity
 from mmse.models import SEResNet
 from mmse.models.settings import PRESETS
+from mmse.utils.files import write_json
 
 RESULTS = Path('results/onnx_parity.json')
 TRACED = (1, 256, 256)

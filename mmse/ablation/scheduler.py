@@ -1,22 +1,31 @@
 """Running the trials of a study that have not finished, and telling how far they are."""
 
 import copy
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
 from mmse.ablation.engines import Ended
-from mmse.ablation.fingerprint import code_fingerprint
-from mmse.ablation.plan import Trial, Variant, trials_of
-from mmse.ablation.records import environment, write_json, write_plan
+from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.plan import Plan, plan_of, update_plan
+from mmse.ablation.provenance import environment, source_commit
+from mmse.ablation.records import (
+    FailedTrial,
+    FinishedTrial,
+    TrialHead,
+    of_other_data,
+    read_trial,
+    read_trials,
+)
 from mmse.ablation.study import Study
-from mmse.ablation.trial import BUSY, LOG
+from mmse.ablation.trial import BUSY, LOG, Assignment
+from mmse.ablation.variants import Trial, Variant, trials_of
+from mmse.checkpoints.safe_load import checked
 from mmse.engine.preflight import preflight
+from mmse.utils.text import duration
 
 LAST_LINES = 20
 BUSY_WAIT_S = 5
@@ -48,7 +57,7 @@ def run(
     retry_failed: bool = False,
     keep_checkpoints: bool = False,
 ) -> list[str]:
-    """Run what of a study is not finished.
+    """Run what of a study has not finished.
 
     Args:
         study: The study.
@@ -56,44 +65,47 @@ def run(
         folders: Where results and working folders are.
         engine: Runs working folders and yields each with its exit code as it ends; see
             ``mmse.ablation.engines``.
-        retry_failed: Take up trials again that have failed.
+        retry_failed: Run trials again that have failed.
         keep_checkpoints: Keep the checkpoints of trials that have finished.
 
     Returns:
         The names of the trials that have failed, now or before.
 
     Raises:
-        UserError: The data or a config of a task do not do.
+        UserError: The data or a config of a task cannot be used.
     """
-    for name in write_plan(folders.results, study, variants):
-        print(f'contrast {name} was added or changed after trials had ended: it is exploratory')
+    trials = trials_of(variants, study.seeds)
+    plan = update_plan(folders.results, plan_of(study, trials))
+    _tell_changes(plan, folders)
     waiting: dict[Path, Trial] = {}
     failed: list[str] = []
-    trials = trials_of(study, variants)
     for trial in trials:
-        status = _status(folders.record(trial))
-        if status == 'failed' and not retry_failed:
+        before = read_trial(folders.record(trial))
+        if isinstance(before, FailedTrial) and not retry_failed:
             failed.append(trial.id)
-        elif status != 'finished':
+        elif not isinstance(before, FinishedTrial):
             waiting[folders.work / trial.id] = trial
     print(f'{len(trials)} trials, {len(trials) - len(waiting) - len(failed)} finished before')
     if waiting:
         for task in study.tasks:
             preflight(_first(variants, task.name), ('train', 'val'), whole_checkpoint=False)
+        checked.clear()
     for folder, trial in waiting.items():
         _freeze(trial, folder, folders.record(trial), keep_checkpoints)
     progress = _Progress(study, len(trials), len(trials) - len(waiting))
     while waiting:
         busy: dict[Path, Trial] = {}
         for folder, code in engine(list(waiting)):
-            trial, record = waiting[folder], folders.record(waiting[folder])
+            trial, file = waiting[folder], folders.record(waiting[folder])
             if code == BUSY:
                 busy[folder] = trial
                 continue
-            if code != 0 and _status(record) != 'finished':
-                _record_failure(trial, folder, record, code)
-            progress.tell(json.loads(record.read_text(encoding='utf-8')))
-            if _status(record) == 'failed':
+            record = read_trial(file)
+            if record is None or (code != 0 and isinstance(record, FailedTrial)):
+                record = _failure(trial, folder, code)
+                record.write(file)
+            progress.tell(record)
+            if isinstance(record, FailedTrial):
                 failed.append(trial.id)
         if busy:
             print(f'{len(busy)} trials are run by another process: waiting for them', flush=True)
@@ -102,24 +114,38 @@ def run(
     return failed
 
 
-def _status(record: Path) -> str | None:
-    return json.loads(record.read_text(encoding='utf-8'))['status'] if record.is_file() else None
+def _tell_changes(plan: Plan, folders: Folders) -> None:
+    """Say which contrasts came late, and which trials were of other data."""
+    for contrast in plan.contrasts:
+        if not contrast.registered:
+            print(
+                f'contrast {contrast.name} was added or changed after trials had ended: it is '
+                'exploratory'
+            )
+    if old := of_other_data(plan, read_trials(folders.results)):
+        print(
+            f'the data have changed since {len(old)} trials ended: they run anew; the old files '
+            f'stay in {folders.results}/trials and no longer count:',
+            *old,
+            sep='\n  ',
+        )
 
 
 def _first(variants: Sequence[Variant], task: str) -> Config:
     return copy.deepcopy(next(v.cfg for v in variants if v.task.name == task))
 
 
-def _head(trial: Trial) -> dict[str, Any]:
+def _head(trial: Trial) -> TrialHead:
     variant = trial.variant
-    return {
-        'id': trial.id,
-        'task': variant.task.name,
-        'arm': variant.arm.name,
-        'seed': trial.seed,
-        'recipe': variant.recipe,
-        'code': code_fingerprint(),
-    }
+    return TrialHead(
+        id=trial.id,
+        task=variant.task.name,
+        arm=variant.arm.name,
+        seed=trial.seed,
+        recipe=variant.recipe,
+        results_version=RESULTS_VERSION,
+        data=trial.data,
+    )
 
 
 def _freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) -> None:
@@ -138,31 +164,30 @@ def _freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) ->
         **(cfg.default_hooks.get('checkpoint') or {}),
         'max_keep_ckpts': 2,  # MMEngine removes the oldest before the newest is whole
     }
-    cfg.ablation = {
-        'head': _head(trial),
-        'record': str(record.resolve()),
-        'metric': trial.variant.task.metric,
-        'start': trial.variant.start,
-        'keep_checkpoints': keep_checkpoints,
-    }
+    assignment = Assignment(
+        head=_head(trial),
+        record=str(record.resolve()),
+        metric=trial.variant.task.metric,
+        start=trial.variant.start,
+        keep_checkpoints=keep_checkpoints,
+    )
+    cfg.ablation = asdict(assignment)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / 'config.part.py'
     cfg.dump(part)
     part.replace(folder / 'config.py')
 
 
-def _record_failure(trial: Trial, folder: Path, record: Path, code: int) -> None:
-    """Write down that a trial has failed, and how."""
-    reason = f'ended by signal {-code}' if code < 0 else f'exit code {code}'
+def _failure(trial: Trial, folder: Path, code: int) -> FailedTrial:
+    """How a trial has failed."""
     log = (folder / LOG).read_text(encoding='utf-8', errors='replace').splitlines()
-    failure = {
-        **_head(trial),
-        'status': 'failed',
-        'reason': reason,
-        'last_lines': log[-LAST_LINES:],
-        'environment': environment(),
-    }
-    write_json(record, failure)
+    return FailedTrial(
+        **asdict(_head(trial)),
+        environment=environment(),
+        commit=source_commit(),
+        reason=f'ended by signal {-code}' if code < 0 else f'exit code {code}',
+        last_lines=log[-LAST_LINES:],
+    )
 
 
 class _Progress:
@@ -172,24 +197,16 @@ class _Progress:
         self.metrics = {task.name: task.metric for task in study.tasks}
         self.total = total
         self.done = self.before = done
-        self.start = time.monotonic()
+        self.began = time.monotonic()
 
-    def tell(self, record: dict[str, Any]) -> None:
+    def tell(self, record: FinishedTrial | FailedTrial) -> None:
         self.done += 1
-        pace = (time.monotonic() - self.start) / (self.done - self.before)
-        if record['status'] == 'finished':
-            what = f'{record["metrics"][self.metrics[record["task"]]]:.4f}'
+        pace = (time.monotonic() - self.began) / (self.done - self.before)
+        if isinstance(record, FinishedTrial):
+            what = f'{record.metrics[self.metrics[record.task]]:.4f}'
         else:
-            what = f'FAILED ({record["reason"]}): {(record["last_lines"] or [""])[-1].strip()}'
+            what = f'FAILED ({record.reason}): {(record.last_lines or [""])[-1].strip()}'
         left = self.total - self.done
         rest = f'; about {duration(pace * left)} left' if left else ''
-        name = ' '.join(filter(None, (record['task'], record['arm'], f'seed {record["seed"]}')))
+        name = ' '.join(filter(None, (record.task, record.arm, f'seed {record.seed}')))
         print(f'[{self.done}/{self.total}] {name}: {what}{rest}', flush=True)
-
-
-def duration(seconds: float) -> str:
-    """A time in words: seconds, minutes, or hours and minutes."""
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'

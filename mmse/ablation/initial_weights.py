@@ -1,4 +1,4 @@
-"""The start that all arms of a seed share."""
+"""The weights that all arms of a seed begin from."""
 
 import copy
 from pathlib import Path
@@ -9,16 +9,17 @@ from mmengine.registry import MODELS
 from mmengine.runner import set_random_seed
 from mmengine.runner.checkpoint import load_checkpoint
 
+from mmse.ablation.backbones import our_backbones
 from mmse.engine.config import walk
-from mmse.models import SEResNet
+from mmse.utils.files import replacing
 
 
-def save_start(cfg: Config, seed: int, path: Path) -> None:
-    """Write the weights that a trial starts from: those of its network without attention.
+def save_initial_weights(cfg: Config, seed: int, path: Path) -> None:
+    """Write the weights that a trial begins from: those of its network without attention.
 
-    They are drawn from the seed, or pretrained where the config says so; loading them puts the
+    They are drawn from the seed, or pretrained where the config says so. Loading them puts the
     attention at the identity (or, with ``preserve_pretrained=False``, leaves it as torch draws it),
-    so that all arms of a seed begin with the same function.
+    so all arms of a seed begin with the same function.
 
     Args:
         cfg: The full config of the trial; its model can be built in the current default scope.
@@ -34,15 +35,11 @@ def save_start(cfg: Config, seed: int, path: Path) -> None:
     model.init_weights()
     if cfg.get('load_from'):
         load_checkpoint(model, cfg.load_from, map_location='cpu')
-    part = path.with_suffix('.part')
-    torch.save({'state_dict': model.state_dict()}, part)
-    part.replace(path)
+    with replacing(path) as part:
+        torch.save({'state_dict': model.state_dict()}, part)
 
 
-def set_default_start(cfg: Config) -> None:
-    """Let the attention of our backbones keep the start that torch draws."""
-    for _, node in walk({'model': cfg.model}):
-        kind = node.get('type') if isinstance(node, dict) else None
-        resolved = MODELS.get(kind) if isinstance(kind, str) else kind
-        if isinstance(resolved, type) and issubclass(resolved, SEResNet):
-            node['preserve_pretrained'] = False
+def keep_drawn_attention(cfg: Config) -> None:
+    """Let the attention of our backbones keep the weights that torch draws."""
+    for node, _ in our_backbones(cfg.model):
+        node['preserve_pretrained'] = False

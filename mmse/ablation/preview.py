@@ -1,0 +1,71 @@
+"""The command ``plan``: what a study will run, printed before it runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.scheduler import Folders
+from mmse.ablation.stats import reach
+from mmse.ablation.study import Study, Task
+from mmse.ablation.timing import trial_seconds
+from mmse.ablation.variants import Variant, resolve, trials_of
+from mmse.utils.errors import UserError
+from mmse.utils.text import duration
+
+
+def print_preview(study: Study, results: Path) -> None:
+    """Print tasks, arms, contrasts, trials, power and time of a study; nothing is written.
+
+    Where the data are not there, it says what they would tell.
+
+    Args:
+        study: The study.
+        results: Folder of its results, which need not exist.
+
+    Raises:
+        UserError: The study does not fit its base configs.
+    """
+    variants = resolve(study)
+    for task in study.tasks:
+        _print_arms(study, task, [v for v in variants if v.task is task])
+    print('Contrasts, registered when the first trial ends:')
+    for contrast in study.contrasts:
+        print(f'  {contrast.name}: {contrast.description}')
+    print(
+        f'{len(variants) * len(study.seeds)} trials: {len(study.arms)} arms x '
+        f'{len(study.tasks)} tasks x {len(study.seeds)} seeds; results version {RESULTS_VERSION}'
+    )
+    print(reach(len(study.seeds), len(study.contrasts) * len(study.tasks)))
+    seconds = 0.0
+    for task in study.tasks:
+        seconds += _print_time(study, task, [v for v in variants if v.task is task], results)
+    if seconds:
+        print(f'Time of what is left, one trial after the other: about {duration(seconds)}')
+
+
+def _print_arms(study: Study, task: Task, variants: Sequence[Variant]) -> None:
+    print(
+        f'Task {task.name or study.name}: {task.metric} of {task.base}, smallest effect of '
+        f'interest {task.smallest_effect:g}'
+    )
+    width = max(len(v.arm.name) for v in variants)
+    for variant in variants:
+        print(f'  {variant.arm.name:<{width}}  {variant.attention}')
+
+
+def _print_time(study: Study, task: Task, variants: Sequence[Variant], results: Path) -> float:
+    """Print how many trials of a task have ended and how long one takes; the seconds left."""
+    name = task.name or study.name
+    try:
+        trials = trials_of(variants, study.seeds)
+        one = trial_seconds(variants[0].cfg)
+    except UserError as error:
+        print(f'{name}: what has ended and how long a trial takes is not known: {error}')
+        return 0.0
+    folders = Folders(results, Path())
+    left = sum(not folders.record(trial).is_file() for trial in trials)
+    print(
+        f'{name}: {len(trials) - left} of {len(trials)} trials have ended, on data '
+        f'{trials[0].data[:12]}; a trial takes about {duration(one)}, measured here in one process'
+    )
+    return one * left

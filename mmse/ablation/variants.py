@@ -1,0 +1,150 @@
+"""From a study to its trials: every arm's full config, checked against what it overrides."""
+
+import copy
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmse.ablation.backbones import attention_in_words, class_of, our_backbones
+from mmse.ablation.identity import digest, recipe_of, trial_id
+from mmse.ablation.metric_names import check_metric
+from mmse.ablation.study import Arm, Study, Task
+from mmse.datasets.digest import data_digest
+from mmse.engine.config import apply_own_data, override, read_config, swap_backbone, walk
+from mmse.models.settings import KEYS
+from mmse.utils.errors import UserError
+from mmse.utils.text import nearest
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One arm on one task.
+
+    Args:
+        task: The task.
+        arm: The arm.
+        cfg: Its full training config, without a seed.
+        start: How its attention starts, ``'identity'`` or ``'default'``.
+    """
+
+    task: Task
+    arm: Arm
+    cfg: Config
+    start: str
+
+    @cached_property
+    def attention(self) -> str:
+        """The resolved attention of its backbones, in words."""
+        return attention_in_words(self.cfg)
+
+    @cached_property
+    def recipe(self) -> str:
+        """A hash of all in the config that shapes the result, the seed apart."""
+        return recipe_of(self.cfg, self.start)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run.
+
+    Args:
+        variant: What is trained.
+        seed: Its seed.
+        data: Digest of its data; see ``mmse.datasets.digest``.
+    """
+
+    variant: Variant
+    seed: int
+    data: str
+
+    @cached_property
+    def id(self) -> str:
+        """A name that no trial of another config, seed, data or results version has."""
+        variant = self.variant
+        return trial_id(variant.task.name, variant.arm.name, self.seed, variant.recipe, self.data)
+
+
+def resolve(study: Study) -> list[Variant]:
+    """The full config of every arm on every task.
+
+    Raises:
+        UserError: An override does not fit its base config, two arms resolve to the same config, or
+            the evaluator does not give the metric.
+    """
+    variants = []
+    for task in study.tasks:
+        base = _read_base(task)
+        check_metric(task.metric, base, task.base)
+        _check_overrides(base, task.overrides, f'overrides, {task.base}')
+        known: dict[str, str] = {}
+        for arm in study.arms:
+            _check_overrides(base, arm.overrides, f'arm {arm.name!r}, {task.base}')
+            cfg = copy.deepcopy(base)
+            override(cfg, copy.deepcopy({**task.overrides, **arm.overrides}), task.base)
+            apply_own_data(cfg)
+            variant = Variant(task, arm, cfg, study.start)
+            if (same := known.setdefault(variant.recipe, arm.name)) != arm.name:
+                raise UserError(
+                    f'the arms {same!r} and {arm.name!r} resolve to the same config '
+                    f'({variant.attention}): change one, or exclude it'
+                )
+            variants.append(variant)
+    return variants
+
+
+def trials_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Trial]:
+    """All trials, seed by seed, so that what is finished is comparable.
+
+    Raises:
+        UserError: The data of a variant are not there or cannot be read.
+    """
+    read: dict[str, str] = {}  # arms seldom differ in their data, which are read once
+    data = {}
+    for variant in variants:
+        loaders = [variant.cfg[f'{split}_dataloader']['dataset'] for split in ('train', 'val')]
+        key = digest([loaders, variant.cfg.val_evaluator])
+        if key not in read:
+            read[key] = data_digest(variant.cfg)
+        data[id(variant)] = read[key]
+    return [Trial(variant, seed, data[id(variant)]) for seed in seeds for variant in variants]
+
+
+def _read_base(task: Task) -> Config:
+    """The training config of a task as it is; a plain backbone in it becomes ours."""
+    cfg = read_config(task.base)
+    for key in ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator'):
+        if cfg.get(key) is None:
+            raise UserError(f'{task.base} has no {key}: give the config of a whole run')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if not any(True for _ in our_backbones(cfg.model)):
+        swap_backbone(cfg, None)
+    return cfg
+
+
+def _check_overrides(cfg: Config, overrides: Mapping[str, Any], where: str) -> None:
+    """Refuse a key that neither the config has nor the class that would get it."""
+    there = dict(walk(cfg))
+    for key in overrides:
+        parent, _, name = key.rpartition('.')
+        if key in there:
+            continue
+        # An attention's keys and entries are checked when it is resolved.
+        if re.fullmatch(r'(.*\.)?attention(\.\d+)*', parent) and (parent in there):
+            if name in KEYS or name == 'preset' or name.isdigit():
+                continue
+            raise UserError(f'{where}: {key}' + nearest(name, [*KEYS, 'preset']))
+        kind = class_of(there[parent]) if isinstance(there.get(parent), Mapping) else None
+        if kind and name in _parameters(kind):
+            continue
+        raise UserError(f'{where}: the config has no {key}' + nearest(key, list(there)))
+
+
+def _parameters(kind: type) -> set[str]:
+    inits = [vars(base)['__init__'] for base in kind.__mro__ if '__init__' in vars(base)]
+    return {name for init in inits for name in inspect.signature(init).parameters}
