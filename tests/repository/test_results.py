@@ -1,9 +1,10 @@
-"""The ablations' figures in README and docs are those of the committed trial files."""
+"""The figures in results/README.md and docs/ are those of the committed measurements."""
 
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,78 +15,95 @@ from mmse.models.settings import PRESETS
 ROOT = Path(__file__).parents[2]
 STUDIES = [ROOT / 'results/ablations' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
 TUTORIAL = ROOT / 'results/tutorial'
+RESULTS = (ROOT / 'results/README.md').read_text(encoding='utf-8')
 
 
-def words(page: str) -> str:
-    """A page's text, its white space made single spaces."""
-    return ' '.join((ROOT / page).read_text(encoding='utf-8').split())
+def row_of(page: str, start: str) -> list[str]:
+    """The cells of the one row of a page's tables that begins with this text."""
+    (row,) = [line for line in page.splitlines() if line.startswith(f'| {start}')]
+    return [cell.strip() for cell in row.strip('| ').split('|')]
 
 
 @pytest.mark.parametrize('study', [*STUDIES, TUTORIAL], ids=lambda study: study.name)
-def test_reports_are_what_the_trial_files_give(study, tmp_path):
+def test_reports_are_what_the_trial_files_give(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study / 'trials', tmp_path / 'trials')
     shutil.copy(study / 'plan.json', tmp_path)
     write_report(tmp_path)
     assert (tmp_path / 'report.md').read_text() == (study / 'report.md').read_text()
 
 
-@pytest.mark.parametrize('study', STUDIES, ids=lambda study: study.name)
-def test_estimates_in_the_table_of_results(study):
+@pytest.mark.parametrize(('study', 'digits'), zip(STUDIES, (3, 2), strict=True))
+def test_estimates_in_results(study: Path, digits: int) -> None:
     (task,) = summarise(study).tasks
-    (row,) = [
-        line
-        for line in (ROOT / 'results/README.md').read_text().splitlines()
-        if f'({study.relative_to(ROOT / "results")}/report.md)' in line and line[0] == '|'
+    estimates = [contrast.estimate for contrast in task.contrasts]
+    shown = row_of(RESULTS, f'`configs/ablations/{study.name}.py`')[2:]
+    assert shown == [
+        '{:+.{d}f} ({:+.{d}f} to {:+.{d}f})'.format(e.mean, *e.t_interval, d=digits)
+        for e in estimates
     ]
-    digits = len(re.search(r'[+-]\d\.(\d+)', row)[1])
-    shown = [
-        f'{c.estimate.mean:+.{digits}f} '
-        f'({c.estimate.t_interval[0]:+.{digits}f} to {c.estimate.t_interval[1]:+.{digits}f})'
-        for c in task.contrasts
-    ]
-    assert [cell.strip() for cell in row.strip('| ').split('|')][2:] == shown
-
-
-def test_sentences_of_readme():
-    text = words('README.md')
-    (det,) = summarise(ROOT / 'results/ablations/squeeze_x_residual_det').tasks
-    (seg,) = summarise(ROOT / 'results/ablations/squeeze_x_residual_seg').tasks
-    for name, of in re.findall(r'(avg\+max squeeze|residual gating) (-0\.\d+ [^)]*\))', text):
-        (found,) = [c.estimate for c in det.contrasts if c.name == name]
-        numbers = [float(number) for number in re.findall(r'[+-]\d\.\d+', of)]
-        assert numbers == pytest.approx([found.mean, *found.t_interval], abs=0.0005001)
-    assert len(re.findall(r'(?:squeeze|gating) -0\.\d+ ', text)) == 2
-    (limit,) = re.findall(r'ends within (\S+) points of mIoU', text)
-    bounds = [abs(b) for c in seg.contrasts[:2] for b in c.estimate.t_interval]
-    assert float(limit) - 0.1 < max(bounds) < float(limit)
 
 
 @pytest.mark.parametrize(
-    ('page', 'study', 'contrasts'),
-    [
-        ('ablations', ROOT / 'results/ablations/squeeze_x_residual_seg', 4),
-        ('tutorial', TUTORIAL, 1),
-    ],
+    ('start', 'name'), [('alpha of', 'alpha'), ('softmax weight of', 'weight_of_avg')]
 )
-def test_worked_example_is_the_report(page, study, contrasts):
-    rows = [
-        [cell.strip() for cell in line.strip('| ').split('|')]
-        for line in (ROOT / f'docs/{page}.md').read_text().splitlines()
-        if re.match(r'\| .* \| [+-]\d', line)
+def test_learned_scalars_in_results(start: str, name: str) -> None:
+    ranges = []
+    for study in (*STUDIES, TUTORIAL):
+        trials = [json.loads(file.read_text()) for file in (study / 'trials').glob('*.json')]
+        learned = [trial['scalars'].get(name, {}) for trial in trials]
+        values = [v for stages in learned for blocks in stages.values() for v in blocks]
+        ranges.append(f'{min(values):.2f} to {max(values):.2f}')
+    assert row_of(RESULTS, start)[2:] == ranges
+
+
+def test_intervals_of_studies_stand_in_results_only() -> None:
+    for page in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')):
+        found = re.search(r'[+-]\d\.\d+ \(?(to )?[+-]\d\.\d+', page.read_text(encoding='utf-8'))
+        assert not found, f'{page}: {found}; say it in words and link to the report'
+
+
+def measured(*names: str) -> dict[str, Any]:
+    """The rows of a table that tools/benchmark.py wrote, by the network."""
+    file = ROOT.joinpath('results/benchmark', *names).with_suffix('.json')
+    return {row['name']: row for row in json.loads(file.read_text())['rows']}
+
+
+NETWORKS = {
+    'mmse, full attention': 'mmse sepp_v2_residual',
+    'the same with `fused=False`': 'mmse sepp_v2_residual, not fused',
+    'timm `seresnet50`': 'timm seresnet',
+    'timm `seresnet50` with max pool': 'timm seresnet, max pool',
+    'mmpretrain `SEResNet`': 'mmpretrain.SEResNet',
+}
+
+
+@pytest.mark.parametrize('network', NETWORKS)
+def test_costs_in_performance(network: str) -> None:
+    memory, time = (ROOT / 'docs/performance.md').read_text().split('## Time')
+    saved = measured('backbone_r50_2x256x320_cpu_float32')[NETWORKS[network]]['saved']
+    assert row_of(memory, f'{network} |')[1:] == [f'{saved:.3f}']
+    runs = [
+        [
+            measured(f'run{run}', f'backbone_r50_{size}_cpu_float32_{mode}')[NETWORKS[network]][
+                mode
+            ]['median']
+            for run in (1, 2, 3)
+        ]
+        for mode, size in (('training', '2x256x320'), ('inference', '1x480x640'))
     ]
-    report = (study / 'report.md').read_text()
-    for name, mean, interval, p, verdict in rows:
-        assert re.search(
-            rf'^\| {re.escape(name)} \|.*\| {re.escape(mean)} \| {re.escape(interval)} \|'
-            rf'.*\| {re.escape(p)} \| {re.escape(verdict)} \|$',
-            report,
-            re.M,
-        ), name
-    assert len(rows) == contrasts
+    shown = [', '.join(f'{ratio:.3f}' for ratio in ratios) for ratios in runs]
+    assert row_of(time, f'{network} |')[1:] == shown
 
 
-def test_parity_table_is_what_was_measured():
-    measured = json.loads((ROOT / 'results/onnx_parity.json').read_text())
+def test_range_of_memory_in_performance() -> None:
+    growth = json.loads((ROOT / 'results/benchmark/growth.json').read_text())['memory']
+    ratios = [row['saved'] for row in growth]
+    text = ' '.join((ROOT / 'docs/performance.md').read_text().split())
+    assert f'between {min(ratios):.4f} and {max(ratios):.4f}' in text
+
+
+def test_parity_in_production() -> None:
+    parity = json.loads((ROOT / 'results/onnx_parity.json').read_text())
     rows = re.findall(
         r'^\| [^|]*`(\w+)` \| (\S+e-\d+) \| (\S+e-\d+) \|$',
         (ROOT / 'docs/production.md').read_text(),
@@ -93,6 +111,6 @@ def test_parity_table_is_what_was_measured():
     )
     assert rows == [
         (case, *(f'{max(forms[form].values()):.1e}' for form in ('as it is', 'folded')))
-        for case, forms in measured.items()
+        for case, forms in parity.items()
     ]
-    assert set(PRESETS) < set(measured)
+    assert set(PRESETS) < set(parity)
