@@ -1,8 +1,8 @@
 """Build the documentation as a site: ``make docs``.
 
-The pages stand where they read well in the repository, README and results among them, so they are
-staged side by side first. A link to a file of the repository keeps working; one to a folder of it
-leads to the folder's page.
+The pages lie where they read well in the repository, so they are first copied side by side into
+one folder. Links to files of the repository keep working; a link to a folder leads to its README or
+to a list of its files.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def stage(folder: Path) -> None:
     for name in PAGES:
         files = sorted((ROOT / name).rglob('*')) if (ROOT / name).is_dir() else [ROOT / name]
         for file in files:
-            if file.suffix in ('.md', '.png', '.svg', '.html'):
+            if file.suffix in ('.md', '.png', '.svg', '.html', '.css'):
                 _copy(file, folder)
     for page in folder.rglob('*.md'):
         source = ROOT / page.relative_to(folder)

@@ -12,6 +12,8 @@ from support.docs_sandbox import make_sandbox
 from support.docs_utils import ROOT, rule_of, run_page
 from support.processes import start
 
+pytest_plugins = ('support.public_data',)
+
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 every_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 

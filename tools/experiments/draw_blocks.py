@@ -1,4 +1,4 @@
-"""Pictures of docs/config.md: a residual block with attention, one for each option."""
+"""Draws the pictures of docs/config.md: a residual block, with the parts of an option marked."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 OUT = Path('docs/images')
-INK, PALE, MARK = '#1b2a3a', '#c9d2db', '#ffe08a'
+INK, MARK = '#1b2a3a', '#ffe08a'
 # Name: text, centre x, centre y, width. The branch runs along the top, the excitation below it.
 BOXES = {
     'branch': ('convs, norms', 1.5, 3.0, 1.7),
@@ -28,6 +28,10 @@ BOXES = {
 ARROWS = [
     *(('branch', 'times'), ('times', 'plus'), ('plus', 'relu'), ('fusion', 'fc1')),
     *(('fc1', 'act'), ('act', 'fc2'), ('fc2', 'gate'), ('gate', 'gain')),
+]
+LABELS = [
+    *(('shortcut', 5.0, 3.85), ('residual branch', 1.5, 2.5), ('recalibrate', 9.25, 3.4)),
+    *(('squeeze', 3.45, 0.78), ('excitation', 6.55, 1.1)),
 ]
 # What each picture marks, the texts that it puts into boxes, and what it says below.
 PICTURES: dict[str, tuple[set[str], dict[str, str], str]] = {
@@ -61,7 +65,7 @@ PICTURES: dict[str, tuple[set[str], dict[str, str], str]] = {
     'residual': (
         {'gain'},
         {'gain': 'q'},
-        'False (default): q = g, between 0 and 1; True: q = 1 + alpha·g, never below the branch',
+        'False (default): q = g, between 0 and 1; True: q = 1 + alpha·g, above 1 if alpha > 0',
     ),
     'alpha': (
         {'gain'},
@@ -79,7 +83,7 @@ PICTURES: dict[str, tuple[set[str], dict[str, str], str]] = {
 def draw(marked: set[str], texts: dict[str, str], caption: str) -> plt.Figure:
     """One block, with some of its boxes marked."""
     figure, axes = plt.subplots(figsize=(8.2, 3.1))
-    axes.set(xlim=(0, 11.9), ylim=(0.2, 4.2))
+    axes.set(xlim=(0, 11.9), ylim=(0.1, 4.2))
     axes.axis('off')
     for name, (text, x, y, width) in BOXES.items():
         axes.text(
@@ -106,9 +110,10 @@ def draw(marked: set[str], texts: dict[str, str], caption: str) -> plt.Figure:
     arrow(axes, (10.15, 3.75), (10.15, 3.25))
     arrow(axes, (0.1, 3.0), left_of('branch'))
     arrow(axes, right_of('relu'), (11.85, 3.0))
-    axes.text(5.0, 3.85, 'shortcut', fontsize=8, color=INK, ha='center')
+    for text, x, y in LABELS:
+        axes.text(x, y, text, fontsize=8, color=INK, ha='center')
     axes.text(2.85, 3.1, 'x', fontsize=9, color=INK, style='italic')
-    axes.text(5.9, 0.5, caption, fontsize=9, color=INK, ha='center')
+    axes.text(5.9, 0.25, caption, fontsize=9, color=INK, ha='center')
     return figure
 
 
