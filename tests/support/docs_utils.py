@@ -39,17 +39,16 @@ from support.own_data import draw_photo
 from support.processes import ForkedTrial, fork
 from torch.distributed.run import config_from_args, get_args_parser
 
-import mmse.engine.config
 from mmse.ablation import engines
-from mmse.ablation.plan import resolve
-from mmse.ablation.records import write_json
 from mmse.ablation.study import read_study
+from mmse.ablation.variants import resolve
 from mmse.benchmark import growth
 from mmse.engine.build import build_model
-from mmse.engine.config import load_config, read_config
+from mmse.engine.config import find, load_config, read_config
 from mmse.engine.config.override import MEANINGFUL
 from mmse.engine.preflight import SOURCES, check_one_cycle
 from mmse.models.resolve import resolve_stages
+from mmse.utils.files import write_json
 
 ROOT = Path(__file__).parents[2]
 # What stands in capitals for something of the user's, and a config that they have.
@@ -152,7 +151,7 @@ RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
     r'mim download ': (lambda argv: shlex.join(argv) in SOURCES.values(), 'needs the network'),
     r'pip wheel \. ': (
         lambda _: find_spec('wheel') is not None,
-        'is what tests/test_wheel.py does',
+        'is what tests/repository/test_wheel.py does',
     ),
     r'mim search mmse --model ': (
         lambda argv: argv[-1] in Path('configs/metafile.yml').read_text().lower(),
@@ -160,7 +159,7 @@ RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
     ),
     r'pre-commit install': (lambda _: (ROOT / '.pre-commit-config.yaml').is_file(), 'needs git'),
     r'git clone https://': (
-        lambda argv: f'({argv[2]})' in (ROOT / 'README.md').read_text(),
+        lambda argv: f'({argv[2]})' in (ROOT / 'docs/data.md').read_text(),
         'needs the network',
     ),
     r'source activate': (
@@ -242,7 +241,7 @@ def run_page(folder: Path, items: list[Item]) -> None:
     What fails goes to ``failures.txt`` of the folder.
     """
     os.chdir(folder)
-    mmse.engine.config.own_configs = lambda: folder / 'configs'
+    find.own_configs = lambda: folder / 'configs'
     engines.start_trial = start_trial
     whole = [(item,) for item in items if not item.python or item.file]
     rest = tuple(item for item in items if item.python and not item.file)
