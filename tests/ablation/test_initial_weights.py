@@ -10,10 +10,10 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from support.engine import IN_PROCESS
 
-from mmse.ablation.plan import resolve
-from mmse.ablation.start import save_start, set_default_start
+from mmse.ablation.initial_weights import keep_drawn_attention, save_initial_weights
 from mmse.ablation.study import Arm, Study, Task
 from mmse.ablation.trial import run_trial
+from mmse.ablation.variants import resolve
 from mmse.engine.build import build_model, build_runner
 
 pytest_plugins = ('support.engine_fixtures',)
@@ -45,12 +45,12 @@ def first_step(variant, seed: int, folder: Path, start: str):
     cfg.randomness = {'seed': seed}
     init_default_scope(cfg.default_scope)
     folder.mkdir()
-    save_start(cfg, seed, folder / 'start.pth')
+    save_initial_weights(cfg, seed, folder / 'initial_weights.pth')
     if start == 'default':
-        set_default_start(cfg)
+        keep_drawn_attention(cfg)
     runner = build_runner(cfg, build_model(cfg))
     runner._init_model_weights()
-    load_checkpoint(runner.model, str(folder / 'start.pth'))
+    load_checkpoint(runner.model, str(folder / 'initial_weights.pth'))
     runner.model.eval()  # the running statistics of the start, in every arm
     weights = {k: v.clone() for k, v in runner.model.state_dict().items()}
     batch = next(iter(runner.build_dataloader(cfg.train_dataloader, seed=seed)))
@@ -89,9 +89,9 @@ def test_the_default_start_shares_what_arms_have_in_common(variants, tmp_path):
 def test_a_start_begins_from_the_checkpoint_of_the_config(variants, tmp_path):
     cfg = copy.deepcopy(variants[0].cfg)
     init_default_scope(cfg.default_scope)
-    save_start(cfg, 0, tmp_path / 'zero.pth')
+    save_initial_weights(cfg, 0, tmp_path / 'zero.pth')
     cfg.load_from = str(tmp_path / 'zero.pth')
-    save_start(cfg, 1, tmp_path / 'one.pth')
+    save_initial_weights(cfg, 1, tmp_path / 'one.pth')
     zero, one = (torch.load(tmp_path / f'{n}.pth')['state_dict'] for n in ('zero', 'one'))
     assert all(torch.equal(zero[key], one[key]) for key in zero)
 
@@ -107,7 +107,14 @@ def test_a_trial_starts_from_torchvisions_weights_without_torchvision(
     weights = MODELS.build({**cfg.model.backbone, 'attention': None}).state_dict()
     monkeypatch.setattr('mmengine.runner.checkpoint.load_url', lambda *_, **__: weights)
     cfg.model.backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': 'torchvision://resnet18'}
-    cfg.ablation = {'head': {'seed': 0}, 'record': str(tmp_path / 'record'), 'start': 'identity'}
+    head = {'id': 'x', 'task': '', 'arm': 'x', 'seed': 0, 'recipe': '', 'data': ''}
+    cfg.ablation = {
+        'head': {**head, 'results_version': 1},
+        'record': str(tmp_path / 'record'),
+        'metric': variants[1].task.metric,
+        'start': 'identity',
+        'keep_checkpoints': False,
+    }
     cfg.dump(tmp_path / 'config.py')
 
     class Drawn(Exception):
@@ -119,6 +126,6 @@ def test_a_trial_starts_from_torchvisions_weights_without_torchvision(
     monkeypatch.setattr('mmse.ablation.trial.preflight', stop)
     with pytest.raises(Drawn):
         run_trial(tmp_path)
-    start = torch.load(tmp_path / 'start.pth')['state_dict']
+    start = torch.load(tmp_path / 'initial_weights.pth')['state_dict']
     for key, value in weights.items():
         assert torch.equal(start[f'backbone.{key}'], value), key

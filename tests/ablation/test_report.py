@@ -1,6 +1,7 @@
 """The report from trial files alone: its numbers, its words, and the page in a browser."""
 
 import base64
+import json
 import re
 import shutil
 
@@ -10,14 +11,17 @@ from mmengine.config import Config
 from PIL import Image
 from support.ablations import ATTENTION, write_study
 
-from mmse.ablation.plan import Variant
-from mmse.ablation.records import write_json, write_plan
+from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.plan import plan_of, update_plan
+from mmse.ablation.records import FailedTrial, FinishedTrial
 from mmse.ablation.report import status_table, write_report
 from mmse.ablation.study import read_study
 from mmse.ablation.summary import summarise
+from mmse.ablation.variants import Trial, Variant
 from mmse.utils.errors import UserError
 
 SEEDS = 8
+DATA = 'd' * 64
 LEVELS = {
     'squeeze': {'avg': {ATTENTION: 'se'}, 'both': {ATTENTION: 'se_avgmax'}},
     'residual': {'off': {}, 'on': {ATTENTION: 'sepp_v2_residual'}},
@@ -53,7 +57,8 @@ def simulated(tmp_path):
     for variant in variants:
         vars(variant).update(recipe=f'recipe of {variant.arm.name}', attention='described')
     results = tmp_path / 'results'
-    write_plan(results, study, variants)
+    trials = [Trial(variant, seed, DATA) for seed in study.seeds for variant in variants]
+    update_plan(results, plan_of(study, trials))
     rng = np.random.default_rng(0)
     for seed in range(SEEDS):
         common = rng.normal(0, 5)
@@ -64,31 +69,32 @@ def simulated(tmp_path):
     return results
 
 
-def write_trial(results, variant, seed, metric, **changes):
-    name = f'{variant.arm.name}-{seed}'.replace(', ', '_')
+def write_trial(results, variant, seed, metric):
+    name = variant.arm.name
     stages = {f'layer{i}': [0.4 + 0.05 * i, 0.5] for i in range(1, 5)}
-    record = {
-        'id': name,
-        'task': '',
-        'arm': variant.arm.name,
-        'seed': seed,
-        'recipe': variant.recipe,
-        'code': 'abc',
-        'status': 'finished',
-        'metrics': {'mIoU': metric},
-        'curves': {'mIoU': [[4, metric / 2], [8, metric]]},
-        'loss': [[1, 2.0], [8, 1.0]],
-        'iterations': 8,
-        'training_time_s': 60.0,
-        'step_time_s': 1.0 if variant.arm.name == 'plain' else 1.1,
-        'peak_memory_bytes': 2**30,
-        'parameters': 1000,
-        'scalars': {'weight_of_avg': stages} if 'both' in variant.arm.name else {},
-        'environment': {'torch': '2', 'device': 'CPU'},
-        'log': ['Iter(train) [8/8] loss: 1.0 <script>alert(1)</script>'],
-        **changes,
-    }
-    write_json(results / 'trials' / f'{name}.json', record)
+    record = FinishedTrial(
+        id=f'{name}-{seed}'.replace(', ', '_'),
+        task='',
+        arm=name,
+        seed=seed,
+        recipe=variant.recipe,
+        results_version=RESULTS_VERSION,
+        data=DATA,
+        environment={'torch': '2', 'device': 'CPU'},
+        commit='0123456789',
+        metrics={'mIoU': metric},
+        curves={'mIoU': [[4, metric / 2], [8, metric]]},
+        loss=[[1, 2.0], [8, 1.0]],
+        iterations=8,
+        training_time_s=60.0,
+        step_time_s=1.0 if name == 'plain' else 1.1,
+        peak_memory_bytes=2**30,
+        parameters=1000,
+        scalars={'weight_of_avg': stages} if 'both' in name else {},
+        cpu_threads=1,
+        log=['Iter(train) [8/8] loss: 1.0 <script>alert(1)</script>'],
+    )
+    record.write(results / 'trials' / f'{record.id}.json')
 
 
 def contrast(summary, name):
@@ -112,8 +118,6 @@ def test_known_effects_are_found_and_no_others(simulated):
 
 
 def test_differences_are_those_of_the_files(simulated):
-    import json
-
     files = [json.loads(f.read_text()) for f in (simulated / 'trials').iterdir()]
     metric = {(f['arm'], f['seed']): f['metrics']['mIoU'] for f in files}
     found = contrast(summarise(simulated), 'residual gating').estimate
@@ -177,14 +181,34 @@ def test_a_broken_trial_file_is_named(simulated):
         summarise(simulated)
 
 
+@pytest.mark.parametrize('change', [{'results_version': None}, {'code': 'abc'}, {'status': 'odd'}])
+def test_a_trial_file_of_another_form_is_named(simulated, change):
+    """Such as those that were written before trials had a results version."""
+    file = next(simulated.glob('trials/plain-0.json'))
+    kept = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({key: value for key, value in kept.items() if value is not None}))
+    with pytest.raises(UserError, match=r'plain-0\.json is not a trial file of this version'):
+        summarise(simulated)
+
+
+def test_provenance_is_said(simulated):
+    said = summarise(simulated).provenance
+    assert said == ('Results version 1, data dddddddddddd, commit 0123456789; torch 2, device CPU')
+
+
 def test_failed_trials_are_listed(simulated):
-    write_json(
-        simulated / 'trials/failed.json',
-        {
-            **{'id': 'failed', 'task': '', 'arm': 'plain', 'seed': 9, 'recipe': 'recipe of plain'},
-            **{'status': 'failed', 'reason': 'exit code 1', 'last_lines': ['no memory']},
-        },
-    )
+    FailedTrial(
+        id='failed',
+        task='',
+        arm='plain',
+        seed=9,
+        recipe='recipe of plain',
+        results_version=RESULTS_VERSION,
+        data=DATA,
+        environment={},
+        reason='exit code 1',
+        last_lines=['no memory'],
+    ).write(simulated / 'trials/failed.json')
     write_report(simulated)
     assert 'plain, seed 9: exit code 1; no memory' in (simulated / 'report.md').read_text()
     assert 'failed: failed: exit code 1' in status_table(simulated)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,11 +22,14 @@ from support.ablations import (
 from support.processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
-from mmse.ablation.plan import resolve, trials_of
-from mmse.ablation.records import comparable, read_plan, read_trials
-from mmse.ablation.run import Folders, run
+from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.plan import read_plan
+from mmse.ablation.provenance import source_commit
+from mmse.ablation.records import comparable, read_trials
+from mmse.ablation.scheduler import Folders, run
 from mmse.ablation.study import read_study
 from mmse.ablation.trial import BUSY, LOG
+from mmse.ablation.variants import resolve, trials_of
 
 pytest_plugins = ('support.engine_fixtures',)
 
@@ -56,6 +60,8 @@ def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
         assert record['training_time_s'] > record['step_time_s'] > 0
         assert record['peak_memory_bytes'] > 2**27
         assert record['environment']['torch'] == torch.__version__
+        assert record['results_version'] == RESULTS_VERSION
+        assert record['commit'] == source_commit()
         assert any('Iter(train)' in line for line in record['log'])
     parameters = {r['arm']: r['parameters'] for r in records.values()}
     # se: two 1x1 layers with biases in each of the two blocks of 8, 16, 32 and 64 channels
@@ -187,9 +193,9 @@ def test_a_trial_that_another_process_has_is_not_run_twice(tmp_path, tiny_config
 def test_a_trial_that_another_process_has_is_waited_for(
     tmp_path, tiny_configs, capsys, monkeypatch
 ):
-    monkeypatch.setattr('mmse.ablation.run.BUSY_WAIT_S', 0)
+    monkeypatch.setattr('mmse.ablation.scheduler.BUSY_WAIT_S', 0)
     study = read_study(write_study(tmp_path, tiny_configs['seg'], seeds=1))
-    trial = trials_of(study, variants := resolve(study))[0]
+    trial = trials_of(variants := resolve(study), study.seeds)[0]
     folder = tmp_path / 'work' / trial.id
     folder.mkdir(parents=True)
     lock = FileLock(folder / 'lock')
@@ -211,19 +217,24 @@ def test_a_trial_that_another_process_has_is_waited_for(
     assert {r['status'] for r in trials(tmp_path).values()} == {'finished'}
 
 
-def test_what_other_code_or_machines_made_is_left_out_aloud(undisturbed):
+def test_what_belongs_to_another_question_or_machine_is_left_out_aloud(undisturbed):
     results = undisturbed[0] / 'results'
-    plan, records = read_plan(results), read_trials(results)
-    assert comparable(plan, records) == (records, [])
-    other = [{**records[0], 'code': 'older'}]
-    kept, notes = comparable(plan, records[1:] + other)
-    assert kept == records[1:]
-    assert len(notes) == 1
-    assert '1 trials left out: code older' in notes[0]
-    changed = [{**records[0], 'recipe': 'another'}]
-    kept, notes = comparable(plan, records[1:] + changed)
-    assert kept == records[1:]
-    assert 'another config' in notes[0]
+    plan, (first, *others) = read_plan(results), read_trials(results)
+    assert comparable(plan, [first, *others]) == ([first, *others], [])
+    for change, reason in {
+        'recipe': ('another', 'another config, arm or seed than the plan has now'),
+        'seed': (9, 'another config, arm or seed than the plan has now'),
+        'results_version': (2, 'results version 2 instead of 1'),
+        'data': ('another', 'their data have changed since'),
+        'environment': ({'torch': '1'}, 'environment {"torch": "1"}'),
+    }.items():
+        changed = replace(first, **{change: reason[0]})
+        assert comparable(plan, [*others, changed]) == (
+            others,
+            [f'1 trials left out: {reason[1]} ({first.id})'],
+        )
+    # The commit is told, and decides nothing.
+    assert comparable(plan, [replace(first, commit='another')])[1] == []
 
 
 def test_a_contrast_that_comes_late_is_exploratory(undisturbed, tmp_path, tiny_configs):
@@ -233,7 +244,7 @@ def test_a_contrast_that_comes_late_is_exploratory(undisturbed, tmp_path, tiny_c
     file.rename(folder / 'question.py')
     _, out, _ = ablate(folder, 'run')
     assert 'contrast late was added or changed after trials had ended' in out
-    contrasts = {c['name']: c['registered'] for c in read_plan(folder / 'results')['contrasts']}
+    contrasts = {c.name: c.registered for c in read_plan(folder / 'results').contrasts}
     assert contrasts == {'se': True, 'late': False}
 
 

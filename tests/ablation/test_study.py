@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from support.engine import CONFIGS
 
-from mmse.ablation.plan import resolve, trials_of
 from mmse.ablation.study import read_study
+from mmse.ablation.variants import resolve, trials_of
 from mmse.utils.errors import UserError
 
 QUESTION = {
@@ -224,17 +224,17 @@ def test_a_plain_backbone_of_theirs_becomes_ours(study_of):
 
 def test_trials_are_ordered_by_seed_and_named_by_all_that_shapes_them(study_of):
     study = study_of()
-    trials = trials_of(study, resolve(study))
+    trials = trials_of(resolve(study), study.seeds)
     assert [t.seed for t in trials] == [0] * 5 + [1] * 5
     assert len({t.id for t in trials}) == 10
     again = study_of(overrides={**QUESTION['overrides'], 'model.backbone.depth': 101})
-    assert not {t.id for t in trials} & {t.id for t in trials_of(again, resolve(again))}
+    assert not {t.id for t in trials} & {t.id for t in trials_of(resolve(again), again.seeds)}
     default = study_of(start='default')
-    assert not {t.id for t in trials} & {t.id for t in trials_of(default, resolve(default))}
+    assert not {t.id for t in trials} & {t.id for t in trials_of(resolve(default), default.seeds)}
     # Where it runs and what it logs shape nothing.
     quiet = {'log_level': 'WARNING', 'default_hooks.logger.interval': 7}
     same = study_of(overrides={**QUESTION['overrides'], **quiet})
-    assert {t.id for t in trials} == {t.id for t in trials_of(same, resolve(same))}
+    assert {t.id for t in trials} == {t.id for t in trials_of(resolve(same), same.seeds)}
 
 
 @pytest.mark.parametrize('name', sorted(p.stem for p in (CONFIGS / 'ablations').glob('*.py')))
