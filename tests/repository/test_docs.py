@@ -8,8 +8,9 @@ from pkgutil import resolve_name
 
 import pytest
 from support.docs_pages import Item, items_of
+from support.docs_rules import ROOT, rule_of
+from support.docs_run import run_page
 from support.docs_sandbox import make_sandbox
-from support.docs_utils import ROOT, rule_of, run_page
 from support.processes import start
 
 pytest_plugins = ('support.public_data',)
@@ -19,7 +20,7 @@ every_page = pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
 
 
 def expanded(items: Iterator[Item]) -> Iterator[Item]:
-    """Items, with the commands of a Makefile's target instead of ``make``; each once."""
+    """Each item once; instead of ``make``, the commands of the target."""
     seen = set()
     for item in items:
         if item.text in seen:
@@ -35,7 +36,7 @@ def expanded(items: Iterator[Item]) -> Iterator[Item]:
 
 
 @every_page
-def test_of_everything_it_is_known_how_to_run_it(page: Path) -> None:
+def test_every_command_has_a_rule(page: Path) -> None:
     for item in expanded(items_of(page.name, page.read_text(encoding='utf-8'))):
         if not item.python:
             rule_of(item)
@@ -52,7 +53,7 @@ def test_commands_and_blocks_of(page: Path, tmp_path: Path) -> None:
     folder = tmp_path / 'user'
     folder.mkdir()
     make_sandbox(folder, text)
-    # Of the made-up images only two have a box.
+    # Only two of the made-up images have a box.
     (tmp_path / 'clone/BCCD/ImageSets/Main/val.txt').write_text('a\nb\n')
     (folder / 'clone').symlink_to(tmp_path / 'clone')
     done = start(run_page, folder, items, timeout=1800)()

@@ -1,4 +1,4 @@
-"""What README and the pages of docs/ tell the user to run."""
+"""Finds what README and the pages of docs/ tell users to run."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ COMMAND = rf'(\w+=\S+ )*({"|".join(PROGRAMS)}) [^ ]'
 
 
 class Item(NamedTuple):
-    """A command in one line, or a block of Python with the file that the page calls it."""
+    """A command in one line, or a block of Python with the file name that the page gives it."""
 
     where: str
     text: str
@@ -21,10 +21,10 @@ class Item(NamedTuple):
 
 
 def items_of(name: str, text: str) -> Iterator[Item]:
-    """Every command and every block of Python of a page, in its order.
+    """Every command and every block of Python of a page, in order.
 
     Raises:
-        ValueError: A block has a language that nothing is known of.
+        ValueError: A block has a language for which there is no rule.
     """
     fence = r'^ *```(?P<language>[^\n`]*)\n(?P<block>.*?)^ *```$'
     for found in re.finditer(rf'{fence}|`(?P<span>[^`]+)`', text, re.M | re.S):
@@ -35,7 +35,7 @@ def items_of(name: str, text: str) -> Iterator[Item]:
                 yield from (Item(f'{name}:{line}', part) for part in span.split(' && '))
         elif found['language'] in ('bash', 'text'):
             for number, command in commands_of(found['block']):
-                # What is called text is an example of output, but not if it is a command.
+                # A block of text shows output, unless a line of it is a command.
                 if found['language'] == 'bash' or re.match(COMMAND, command):
                     where = f'{name}:{line + number}'
                     yield from (Item(where, part) for part in command.split(' && '))
@@ -47,7 +47,7 @@ def items_of(name: str, text: str) -> Iterator[Item]:
 
 
 def commands_of(block: str) -> Iterator[tuple[int, str]]:
-    """Each command of a block in one line without its comment, and the number of its first line."""
+    """Each command of a block in one line, uncommented, with the number of its first line."""
     begun, first = '', 1
     for number, line in enumerate(block.splitlines(), 1):
         first = first if begun else number

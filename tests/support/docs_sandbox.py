@@ -1,4 +1,4 @@
-"""The folder in which the tests of the documentation run it: tiny configs, data, checkpoints."""
+"""The folder in which the documentation is run: tiny configs, data and checkpoints."""
 
 import json
 import re
@@ -22,14 +22,14 @@ from mmse.engine.config.own_data import innermost
 ROOT = Path(__file__).parents[2]
 FRAGMENTS_BELONG_TO = 'configs/faster_rcnn_se_r50.py'
 USERS_CONFIG = "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\n"
-# The shipped questions build on these.
+# The ablations in configs/ build on these.
 ALWAYS_TINY = ('faster_rcnn_se_r50', 'fcn_se_r50')
 TIMM_ATTENTION = {'preset': 'se', 'min_hidden': 8}
 NARROW = {256: 64, 512: 128, 1024: 256, 2048: 512}  # channels of ResNet-50's stages: ResNet-18's
 
 
 def make_sandbox(folder: Path, page: str) -> None:
-    """Fill a folder with what a user has, in which the configs that a page needs are tiny."""
+    """Fill a folder with what users have; the configs that a page needs are made tiny."""
     linked = 'Makefile mmse pyproject.toml requirements setup.py tests tools'
     for name in linked.split():
         (folder / name).symlink_to(ROOT / name)
@@ -52,7 +52,7 @@ def tiny(file: Path) -> str:
 
 
 def narrow(channels: Any) -> Any:
-    """Numbers of channels of ResNet-50's stages as a ResNet-18 has them."""
+    """The channels of ResNet-18's stages instead of ResNet-50's."""
     if isinstance(channels, list):
         return [narrow(number) for number in channels]
     return NARROW.get(channels, channels)
@@ -78,7 +78,7 @@ def shorter(cfg: Config) -> dict[str, Any]:
     short = {}
     for place, value in walk({k: v for k, v in cfg.items() if k in MEANINGFUL}):
         for new in (new for pattern, new in SHORT.items() if re.fullmatch(pattern, place)):
-            # What is narrow already would be narrowed again.
+            # Narrow channels must not be narrowed again.
             if new is not narrow or cfg.model.backbone.depth > 18:
                 short[place] = new(value) if callable(new) else new
             if short.get(place, value) == value:
@@ -100,7 +100,7 @@ def shorter_question(text: str) -> str:
 
 
 def make_checkpoint(path: Path) -> None:
-    """A checkpoint that a page names: the last one in its folder, or that of an untrained model."""
+    """Make a checkpoint that a page names: the last in its folder, or an untrained model's."""
     if trained := sorted(path.parent.glob('iter_*.pth')):
         path.symlink_to(trained[-1].name)
         return
