@@ -75,7 +75,9 @@ setup(
     python_requires='>=3.10,<3.13',
     cmdclass={'build_py': BuildWithMim},
     packages=find_packages(include=['mmse', 'mmse.*']),
-    package_data={name: ['templates/*.jinja'] for name in ('mmse.ablation', 'mmse.gates')},
+    package_data={
+        name: ['templates/*.jinja'] for name in ('mmse.ablation', 'mmse.gates', 'mmse.pages')
+    },
     install_requires=requirements('runtime'),
     extras_require={
         # mmseg imports ftfy and regex and does not declare them.

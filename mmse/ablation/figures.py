@@ -1,56 +1,40 @@
 """The figures of a report, readable without colour."""
 
 import math
+import textwrap
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmse.ablation.summary import ArmSummary, TaskSummary
+from mmse.pages.style import ACCENT, INK, PALE, SHADE, styled, write_figure
 
-INK, PALE, ACCENT = '#1b2a3a', '#9aa7b4', '#b4531f'
-# The keys have a type of their own from matplotlib 3.11 on only.
-STYLE: dict[Any, Any] = {
-    'font.size': 9,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.edgecolor': PALE,
-    'axes.labelcolor': INK,
-    'xtick.color': INK,
-    'ytick.color': INK,
-    'figure.constrained_layout.use': True,
-}
+WIDTH = 7.5  # inches
 COLUMNS = 3
+WRAP = 24  # characters
 
 
 def draw_all(task: TaskSummary, folder: Path) -> list[tuple[Path, str]]:
-    """Draw every figure of a task that its trials have something for.
+    """Draw every figure of a task for which its trials hold something.
 
     Args:
         task: The summary of the task's trials.
         folder: Where the PNGs go.
 
     Returns:
-        Each file with what one sees in it.
+        Each file with its caption.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     for name, (draw, caption) in FIGURES.items():
-        with plt.rc_context(STYLE):
+        with styled():
             figure = draw(task)
             if figure is None:
                 continue
             file = folder / ('_'.join(filter(None, (task.name, name))) + '.png')
-            part = file.with_suffix('.part.png')
-            figure.savefig(part, dpi=140, facecolor='white')
-            part.replace(file)
-            plt.close(figure)
+            write_figure(figure, file)
         drawn.append((file, caption))
     return drawn
 
@@ -60,8 +44,9 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
     rows = [c for c in task.contrasts if math.isfinite(c.estimate.t_interval[0])]
     if not rows:
         return None
-    figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.55 * len(rows)))
-    axes.axvspan(-task.smallest_effect, task.smallest_effect, color='#eef1f4', zorder=0)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.55 * len(rows)))
+    axes = figure.subplots()
+    axes.axvspan(-task.smallest_effect, task.smallest_effect, color=SHADE, zorder=0)
     axes.axvline(0, color=PALE, linewidth=1)
     for y, row in enumerate(reversed(rows)):
         axes.plot(row.estimate.t_interval, (y, y), color=INK, linewidth=3, solid_capstyle='butt')
@@ -70,11 +55,10 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
         face = INK if row.registered else 'white'
         axes.plot(row.estimate.mean, y, 'o', color=INK, markerfacecolor=face, markersize=7)
         axes.annotate(
-            row.verdict,
+            _wrap(row.verdict),
             (1.02, y),
             xycoords=('axes fraction', 'data'),
             va='center',
-            color=INK,
             annotation_clip=False,
         )
     axes.set_yticks(range(len(rows)), [_wrap(c.name) for c in reversed(rows)])
@@ -85,51 +69,49 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
 
 
 def draw_seeds(task: TaskSummary) -> Figure | None:
-    """Every trial as a dot, paired by seed, without what the arms of a seed have in common."""
+    """The metric of every trial minus the mean over the arms of its seed."""
     arms = [a for a in task.arms if a.values]
     seeds = set.intersection(*(set(a.values) for a in arms)) if arms else set()
     if not seeds:
         return None
     common = {seed: np.mean([a.values[seed] for a in arms]) for seed in seeds}
-    figure, axes = plt.subplots(figsize=(7.5, 0.9 + 0.42 * len(arms)))
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(arms)))
+    axes = figure.subplots()
     rows = range(len(arms) - 1, -1, -1)
     axes.axvline(0, color=PALE, linewidth=1)
     for seed in sorted(seeds):
         points = [arm.values[seed] - common[seed] for arm in arms]
-        axes.plot(points, rows, color=PALE, linewidth=0.7, marker='o', markersize=4)
+        axes.plot(points, rows, color=PALE, linewidth=0.6, alpha=0.6)
+        axes.plot(points, rows, 'o', color=INK, markersize=4.5, alpha=0.75, markeredgewidth=0)
     for arm, y in zip(arms, rows, strict=True):
         mean = np.mean([arm.values[seed] - common[seed] for seed in seeds])
-        axes.plot([mean] * 2, (y - 0.25, y + 0.25), color=ACCENT, linewidth=2.5)
+        axes.plot([mean] * 2, (y - 0.3, y + 0.3), color=ACCENT, linewidth=3)
     axes.set_yticks(rows, [_wrap(arm.name) for arm in arms])
-    axes.set_xlabel(f'{task.metric_label}, less the mean of the seed')
+    axes.set_xlabel(f'{task.metric_label} minus the mean of its seed')
     return figure
 
 
 def draw_curves(task: TaskSummary) -> Figure | None:
-    """Small multiples of the validation curve, one an arm."""
+    """The validation curves, one panel per arm."""
     arms = [a for a in task.arms if a.curves]
     if not arms:
         return None
     rows = math.ceil(len(arms) / COLUMNS)
-    figure, grid = plt.subplots(
-        rows,
-        min(COLUMNS, len(arms)),
-        figsize=(7.5, 0.5 + 1.9 * rows),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.9 * rows))
+    columns = min(COLUMNS, len(arms))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     first_steps, first = _curves(arms[0])
     for arm, axes in zip(arms, grid.flat, strict=False):
         steps, curves = _curves(arm)
         axes.plot(first_steps, first.mean(0), color=PALE, linewidth=1.2, linestyle='--')
         axes.fill_between(steps, curves.min(0), curves.max(0), color=INK, alpha=0.18, linewidth=0)
         axes.plot(steps, curves.mean(0), color=INK, marker='o', markersize=3)
-        axes.set_title(_wrap(arm.name), fontsize=8.5, loc='left', color=INK)
-    for axes in list(grid.flat)[len(arms) :]:
+        axes.set_title(_wrap(arm.name), fontsize=8.5)
+    for above, axes in zip(grid.flat[len(arms) - columns :], grid.flat[len(arms) :], strict=False):
         axes.set_visible(False)
-    figure.supxlabel('iteration', fontsize=9, color=INK)
-    figure.supylabel(task.metric_label, fontsize=9, color=INK)
+        above.tick_params(labelbottom=True)
+    figure.supxlabel('iteration', fontsize='medium')
+    figure.supylabel(task.metric_label, fontsize='medium')
     return figure
 
 
@@ -139,7 +121,7 @@ def _curves(arm: ArmSummary) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_cost(task: TaskSummary) -> Figure | None:
-    """What each arm gains over the first, and what its steps cost."""
+    """What each arm gains over the first arm, and what its training steps cost."""
     rows = [
         (arm.name, arm.time_ratio, arm.against_first)
         for arm in task.arms[1:]
@@ -148,7 +130,8 @@ def draw_cost(task: TaskSummary) -> Figure | None:
     ]
     if not rows:
         return None
-    figure, axes = plt.subplots(figsize=(7.5, 4))
+    figure = Figure(figsize=(WIDTH, 4))
+    axes = figure.subplots()
     axes.axhline(0, color=PALE, linewidth=1)
     axes.axvline(1, color=PALE, linewidth=1)
     for number, (_, cost, estimate) in enumerate(rows, 1):
@@ -162,10 +145,10 @@ def draw_cost(task: TaskSummary) -> Figure | None:
             va='center',
             fontsize=8,
         )
-    labels = '\n'.join(f'{n}  {name}' for n, (name, _, _) in enumerate(rows, 1))
-    axes.annotate(
-        labels, (1.02, 1), xycoords='axes fraction', va='top', color=INK, annotation_clip=False
+    labels = '\n'.join(
+        f'{n}  ' + _wrap(name).replace('\n', '\n    ') for n, (name, _, _) in enumerate(rows, 1)
     )
+    axes.annotate(labels, (1.02, 1), xycoords='axes fraction', va='top', annotation_clip=False)
     axes.set_xlabel(f'time of a training step / that of {task.arms[0].name}')
     axes.set_ylabel(f'{task.metric_label} - that of {task.arms[0].name}')
     return figure
@@ -175,14 +158,13 @@ STARTS = {'weight_of_avg': 0.5}
 
 
 def draw_scalars(task: TaskSummary) -> Figure | None:
-    """The learned scalars by stage, one row of panels an arm, one column a scalar."""
+    """The learned scalars by stage: one row of panels per arm, one column per scalar."""
     names = sorted({name for arm in task.arms for scalars in arm.scalars for name in scalars})
     arms = [arm for arm in task.arms if any(arm.scalars)]
     if not names or not arms:
         return None
-    figure, grid = plt.subplots(
-        len(arms), len(names), figsize=(7.5, 0.5 + 1.7 * len(arms)), squeeze=False, sharey='col'
-    )
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.7 * len(arms)))
+    grid = figure.subplots(len(arms), len(names), squeeze=False, sharey='col')
     for arm, row in zip(arms, grid, strict=True):
         for name, axes in zip(names, row, strict=True):
             _draw_stages(axes, arm, name)
@@ -203,37 +185,38 @@ def _draw_stages(axes: Axes, arm: ArmSummary, name: str) -> None:
         axes.plot(x + spread, values, '.', color=INK, markersize=4, alpha=0.6)
     axes.set_xticks(range(len(stages)), stages)
     axes.set_ylabel(name.replace('_', ' '))
-    axes.set_title(_wrap(arm.name), fontsize=8.5, loc='left', color=INK)
+    axes.set_title(_wrap(arm.name), fontsize=8.5)
 
 
 FIGURES = {
     'contrasts': (
         draw_contrasts,
-        "Contrasts: mean of the paired differences with its 95% intervals by Student's t (thick) "
-        'and by the bootstrap (thin). Filled: registered beforehand; hollow: exploratory. Shaded: '
-        'smaller than the smallest effect of interest.',
+        "Contrasts: mean of the paired differences with its 95% intervals, by Student's t (thick "
+        'line) and by the bootstrap (thin line). Filled dots: registered beforehand; hollow dots: '
+        'exploratory. Shaded: effects below the smallest effect of interest.',
     ),
     'seeds': (
         draw_seeds,
-        'Every trial, less the mean of its seed: a dot is a trial, a line joins those of a seed, a '
-        'bar is the mean.',
+        'The metric of every trial minus the mean over the arms of its seed. Dots: trials; lines '
+        'join the trials of one seed; bars: means over the seeds.',
     ),
     'curves': (
         draw_curves,
-        'Validation while training: mean and range over the seeds; dashed: mean of the first arm.',
+        'Validation during training: mean (line) and range (band) over the seeds. Dashed: mean of '
+        'the first arm.',
     ),
     'cost': (
         draw_cost,
-        'Benefit and cost against the first arm: difference of the metric with its 95% interval '
-        'over the ratio of the times of a training step.',
+        'Benefit and cost against the first arm: difference of the metric with its 95% interval, '
+        'and ratio of the times of a training step.',
     ),
     'scalars': (
         draw_scalars,
-        'What the learned scalars were at the end of training, by stage; a dot is a block of a '
-        'seed. Dashed: the start of the weight of the average squeeze.',
+        'The learned scalars at the end of training, by stage; each dot is one block in one trial. '
+        'Dashed: where the weight of the average squeeze starts.',
     ),
 }
 
 
-def _wrap(name: str) -> str:
-    return name.replace(', ', ',\n') if len(name) > 24 else name
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WRAP, break_on_hyphens=False)

@@ -1,13 +1,13 @@
 """The report of a study: Markdown, one self-contained HTML page, and figures."""
 
-import base64
 import math
+from collections.abc import Callable
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmse.ablation.figures import draw_all
 from mmse.ablation.summary import Summary, summarise
+from mmse.pages.html import write_page
+from mmse.pages.style import base64_of
 from mmse.utils.errors import UserError
 
 
@@ -24,31 +24,24 @@ def write_report(folder: Path) -> Summary:
     if not summary.records:
         raise UserError(f'{folder} has no finished trial to report')
     drawn = {task.name: draw_all(task, folder / 'figures') for task in summary.tasks}
-    figures = {
-        name: [(file.relative_to(folder), caption) for file, caption in files]
-        for name, files in drawn.items()
-    }
-    images = {
-        name: [(base64.b64encode(file.read_bytes()).decode(), caption) for file, caption in files]
-        for name, files in drawn.items()
+    values = {
+        'summary': summary,
+        'figures': {
+            task: [(file.relative_to(folder), caption) for file, caption in files]
+            for task, files in drawn.items()
+        },
+        'images': {
+            task: [(base64_of(file), caption) for file, caption in files]
+            for task, files in drawn.items()
+        },
     }
     for name in ('report.md', 'report.html'):
-        environment = Environment(
-            loader=PackageLoader('mmse.ablation'),
-            autoescape=name.endswith('html'),
-            undefined=StrictUndefined,
-        )
-        environment.filters.update(FILTERS)
-        template = environment.get_template(f'{name}.jinja')
-        part = folder / f'{name}.part'
-        text = template.render(summary=summary, figures=figures, images=images)
-        part.write_text(text.rstrip() + '\n', encoding='utf-8')
-        part.replace(folder / name)
+        write_page(folder / name, 'mmse.ablation', values, FILTERS)
     return summary
 
 
 def status_table(folder: Path) -> str:
-    """The trials that there are so far, as a table for a terminal."""
+    """Number of seeds, mean and deviation of every arm so far, as a table for a terminal."""
     summary = summarise(folder)
     lines = []
     for task in summary.tasks:
@@ -75,7 +68,7 @@ def _interval(bounds: tuple[float, float], digits: int) -> str:
     return f'{_signed(bounds[0], digits)} to {_signed(bounds[1], digits)}'
 
 
-FILTERS = {
+FILTERS: dict[str, Callable[..., str]] = {
     'number': _number,
     'signed': _signed,
     'interval': _interval,

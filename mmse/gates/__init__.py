@@ -1,1 +1,1 @@
-"""Looking inside a trained network: what its gates do, for which classes, and to which image."""
+"""What the gates of a network do: how open they are, for which classes, on which image."""

@@ -1,4 +1,4 @@
-"""The gates of a trained model on a set of images, with the classes that the images show."""
+"""The gates of a trained model on a set of images, and the classes that the images show."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,14 @@ from mmse.gates.watch import backbones, recorded
 
 @dataclass
 class Collected:
-    """Gates and classes of some images.
+    """The gates and the classes of some images.
 
     Args:
         classes: Names of the classes.
         gates: Gates by block, (images, C).
-        weights: How much of each class an image shows, (images, classes): 1 where it has a box of
-            the class, or the class's share of the labelled area.
+        weights: How much each image shows of each class, (images, classes). In detection, 1 if
+            the image has a box of the class and 0 otherwise; in segmentation, the class's share
+            of the labelled area.
     """
 
     classes: tuple[str, ...]
@@ -29,7 +30,7 @@ class Collected:
     weights: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def by_class(self, block: str) -> dict[str, np.ndarray]:
-        """The mean gate of each channel over the images of each class that is there, (C,)."""
+        """Weighted mean of a block's gates over the images, (C,), for each class that occurs."""
         gates = self.gates[block]
         return {
             name: weight @ gates / weight.sum()
@@ -41,12 +42,12 @@ class Collected:
 def collect(
     model: BaseModel, batches: Iterable[Mapping[str, Any]], classes: tuple[str, ...]
 ) -> Collected:
-    """Run a model over batches and keep every image's gates.
+    """Run a model over batches and keep the gates of every image.
 
     Args:
-        model: A detector or segmenter with a backbone of ours, in eval mode.
-        batches: As its validation loader gives them.
-        classes: Names of its classes.
+        model: A detector or segmenter with an ``SEResNet`` backbone, in eval mode.
+        batches: Batches as the validation loader of the model gives them.
+        classes: Names of the classes of the data.
     """
     gates: dict[str, list[Tensor]] = {}
     weights = []
@@ -65,7 +66,10 @@ def collect(
 
 
 def class_weights(sample: BaseDataElement, classes: int) -> np.ndarray:
-    """How much of each class a sample shows, (classes,); zeros without ground truth."""
+    """How much a sample shows of each class, (classes,); zeros without ground truth.
+
+    See ``Collected.weights``.
+    """
     if 'gt_sem_seg' in sample:
         labels = sample.gt_sem_seg.data.flatten()
         counts = torch.bincount(labels[labels < classes], minlength=classes).double()
@@ -78,12 +82,12 @@ def class_weights(sample: BaseDataElement, classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Energy:
-    """Root mean square over the channels of a stage's last residual branch, (H, W).
+    """Root mean square over the channels of a stage's last residual branch, at each position.
 
     Args:
-        stage: The stage.
-        before: Of the branch as the attention gets it.
-        after: Recalibrated.
+        stage: Name of the stage, such as ``layer2``.
+        before: Before recalibration, (H, W).
+        after: After recalibration, (H, W).
     """
 
     stage: str
@@ -92,14 +96,22 @@ class Energy:
 
 
 def energies(model: BaseModel, batch: Mapping[str, Any]) -> list[Energy]:
-    """What recalibration does to the first image of a batch, in the last block of each stage."""
+    """What recalibration does to the first image of a batch.
+
+    Args:
+        model: A detector or segmenter with an ``SEResNet`` backbone, in eval mode.
+        batch: A batch as the validation loader of the model gives it.
+
+    Returns:
+        One entry for each stage whose last block has attention.
+    """
     found: list[Energy] = []
     handles = []
     for backbone in backbones(model):
-        for stage in backbone.res_layers:
-            attention = getattr(backbone, stage)[-1].attention
+        for stage, blocks in backbone.stages.items():
+            attention = blocks[-1].attention
             if attention is not None:
-                # A hook makes the block take the composition, where the branch can be seen.
+                # The fused path never computes the branch alone; a hook makes the block leave it.
                 handles.append(attention.register_forward_hook(_keep(stage, found)))
     try:
         with torch.no_grad():

@@ -1,15 +1,11 @@
-"""A page about the gates of a trained model."""
+"""The page that shows what the gates of a trained model do."""
 
-import base64
 from collections.abc import Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import mmcv
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS, init_default_scope
@@ -20,31 +16,34 @@ from mmse.engine.build import build_model, load_trained
 from mmse.engine.config.own_data import innermost
 from mmse.engine.preflight import preflight
 from mmse.gates import figures
-from mmse.gates.collect import Collected, collect, energies
+from mmse.gates.collect import collect, energies
 from mmse.gates.watch import attentions, learned_scalars
+from mmse.pages.html import write_page
+from mmse.pages.style import base64_of, styled, write_figure
 from mmse.utils.errors import UserError
 
 CAPTIONS = {
     'distributions': (
         'How open are the gates?',
-        'Median (dot), quartiles (bar) and range (line) over images and channels, by block; above, '
-        'the share of gates below 0.05 or above 0.95.',
+        'Median (dot), quartiles (bar) and range (line) over images and channels, by block. The '
+        'percentages above are the share of gates below 0.05 or above 0.95.',
     ),
     'classes': (
         'Which channels open for which class?',
-        'The mean gate over the images of a class less that over the classes, in the last block '
-        'of each stage. In detection an image belongs to a class of which it has a box; in '
-        'segmentation it counts with the share of its area. Above each map: how far a gate moves '
-        'between classes at most, to be read against 0 to 1.',
+        'Mean gate over the images of each class minus the mean over the classes, in the last '
+        'block of each stage. In detection, an image counts for every class of which it shows a '
+        'box; in segmentation, it counts for each class by its share of the labelled area. The '
+        'titles say by how much a gate differs between classes at most; gates lie between 0 and 1.',
     ),
     'learned': (
-        'What did the learned scalars become?',
-        'By block: alpha of residual gating, the temperature T, the weight of the average squeeze.',
+        'Where did the learned scalars end?',
+        'By block: alpha of residual gating, the temperature T, and the softmax weight of the '
+        'average squeeze, each only where it is learned.',
     ),
     'energy': (
         'What does recalibration do to an image?',
         'Root mean square over the channels of the last residual branch of each stage, before and '
-        'after the gate; every map has a scale of its own.',
+        'after recalibration. Each map has its own scale.',
     ),
 }
 
@@ -52,21 +51,21 @@ CAPTIONS = {
 def inspect(
     cfg: Config, checkpoint: str, out: Path, images: Sequence[str] | None, limit: int
 ) -> Path:
-    """Write ``gates.html`` and its figures.
+    """Run a trained model on images and write ``gates.html`` and its figures.
 
     Args:
         cfg: The full config of the model.
-        checkpoint: Its checkpoint.
-        out: The folder for the page and the PNGs.
+        checkpoint: The checkpoint file.
+        out: The folder for the page and the PNGs; created if missing.
         images: Image files; None for the validation images of the config.
-        limit: How many validation images to use at most.
+        limit: How many validation images to use at most, rounded up to whole batches.
 
     Returns:
         The page.
 
     Raises:
-        UserError: The model has no attention, the checkpoint does not belong to it, or the data are
-            not there.
+        UserError: The model has no attention, the checkpoint does not belong to the model, or the
+            data are missing.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if images is None:
@@ -85,16 +84,33 @@ def inspect(
     else:
         classes, batches = (), [_read(cfg, image) for image in images]
     collected = collect(model, batches, tuple(classes))
-    first = batches[0]['data_samples'][0].img_path
-    drawn = {
-        'distributions': figures.draw_distributions(collected),
-        'classes': figures.draw_classes(collected) if collected.weights.any() else None,
-        'learned': figures.draw_learned(scalars),
-        'energy': figures.draw_energies(
-            mmcv.imread(first, channel_order='rgb'), energies(model, batches[0])
-        ),
+    image = mmcv.imread(batches[0]['data_samples'][0].img_path, channel_order='rgb')
+    maps = energies(model, batches[0])
+    out.mkdir(parents=True, exist_ok=True)
+    shown = []
+    with styled():
+        drawn = {
+            'distributions': figures.draw_distributions(collected),
+            'classes': figures.draw_classes(collected) if collected.weights.any() else None,
+            'learned': figures.draw_learned(scalars),
+            'energy': figures.draw_energies(image, maps) if maps else None,
+        }
+        for name, figure in drawn.items():
+            if figure is not None:
+                write_figure(figure, out / f'{name}.png')
+                title, caption = CAPTIONS[name]
+                picture = base64_of(out / f'{name}.png')
+                shown.append({'title': title, 'caption': caption, 'image': picture})
+    values = {
+        'name': Path(cfg.filename or 'the model').stem,
+        'checkpoint': checkpoint,
+        'images': len(collected.weights),
+        'attention': _in_words(model),
+        'figures': shown,
     }
-    return _write(out, drawn, collected, cfg, checkpoint, model)
+    page = out / 'gates.html'
+    write_page(page, 'mmse.gates', values)
+    return page
 
 
 def _read(cfg: Config, image: str) -> dict[str, Any]:
@@ -108,51 +124,11 @@ def _read(cfg: Config, image: str) -> dict[str, Any]:
 
 
 def _in_words(model: nn.Module) -> str:
-    """The attention of the blocks, each kind once for the blocks in a row that have it."""
-    # Behind the number of channels, which differs from stage to stage.
+    """The attention of the blocks; neighbours with the same attention are named together."""
+    # The text begins with the number of channels, which differs from stage to stage.
     texts = [(name, a.extra_repr().partition(', ')[2]) for name, a in attentions(model)]
     runs = []
     for text, group in groupby(texts, key=lambda item: item[1]):
-        names = [name for name, _ in group]
-        runs.append(
-            f'{names[0]} to {names[-1]}: {text}' if len(names) > 1 else f'{names[0]}: {text}'
-        )
+        first, *others = [name for name, _ in group]
+        runs.append(f'{first} to {others[-1]}: {text}' if others else f'{first}: {text}')
     return '; '.join(runs)
-
-
-def _write(
-    out: Path,
-    drawn: dict[str, Figure | None],
-    collected: Collected,
-    cfg: Config,
-    checkpoint: str,
-    model: nn.Module,
-) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    shown = []
-    for name, figure in drawn.items():
-        if figure is None:
-            continue
-        file = out / f'{name}.png'
-        part = out / f'{name}.part.png'
-        figure.savefig(part, dpi=130, facecolor='white')
-        plt.close(figure)
-        part.replace(file)
-        title, caption = CAPTIONS[name]
-        image = base64.b64encode(file.read_bytes()).decode()
-        shown.append({'title': title, 'caption': caption, 'image': image})
-    environment = Environment(
-        loader=PackageLoader('mmse.gates'), autoescape=True, undefined=StrictUndefined
-    )
-    text = environment.get_template('gates.html.jinja').render(
-        name=Path(cfg.filename or 'the model').stem,
-        checkpoint=checkpoint,
-        images=len(collected.weights),
-        attention=_in_words(model),
-        figures=shown,
-    )
-    page = out / 'gates.html'
-    part = out / 'gates.html.part'
-    part.write_text(text, encoding='utf-8')
-    part.replace(page)
-    return page

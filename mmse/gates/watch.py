@@ -1,4 +1,4 @@
-"""Reading gates while a network computes."""
+"""Gates and learned scalars, read off a network without changing what it computes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,30 +12,29 @@ SATURATED = 0.05
 
 
 def backbones(model: nn.Module) -> Iterator[SEResNet]:
-    """Every backbone of ours in a model, wrapped for distributed training or not."""
+    """Every ``SEResNet`` in a model, also inside a wrapper for distributed training."""
     return (m for m in model.modules() if isinstance(m, SEResNet))
 
 
 def attentions(model: nn.Module) -> Iterator[tuple[str, ChannelAttention]]:
-    """Every attention with the name of its block, such as ``layer2.0``."""
+    """Name of the block, such as ``layer2.0``, and attention module of every block that has one."""
     for backbone in backbones(model):
-        for stage in backbone.res_layers:
-            for index, block in enumerate(getattr(backbone, stage)):
-                if block.attention is not None:
-                    yield f'{stage}.{index}', block.attention
+        for name, block in backbone.attention_blocks():
+            assert block.attention is not None
+            yield name, block.attention
 
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Record the gates of every forward pass inside the context.
 
-    The computation stays the same to the bit, and the fused path is kept.
+    The outputs stay the same to the bit, and blocks stay on the fused path.
 
     Args:
-        model: With backbones of ours that are not compiled.
+        model: A model with ``SEResNet`` backbones that are not compiled.
 
     Yields:
-        Filled by each forward pass: the gates of its images by block, (B, C), in single precision.
+        A dict that every forward pass fills anew: gates by block, (B, C), in float32.
     """
     gates: dict[str, Tensor] = {}
     watched = list(attentions(model))
@@ -54,12 +53,20 @@ def _watch(name: str, attention: ChannelAttention, gates: dict[str, Tensor]) -> 
         gates[name] = g.detach().float()
         return g
 
-    # An attribute of the instance stands before the method of the class, until it is removed.
+    # Until it is removed, an attribute of the instance hides the method of the class.
     vars(attention)['gate'] = gate
 
 
 def gate_statistics(gate: Tensor) -> dict[str, float]:
-    """Mean, spread and saturated shares of gates in 0 to 1, of any shape."""
+    """Mean, standard deviation and saturated shares of gates between 0 and 1.
+
+    Args:
+        gate: Gates, of any shape.
+
+    Returns:
+        ``mean``, ``spread`` (the standard deviation), ``closed`` (the share of gates below 0.05)
+        and ``open`` (the share above 0.95).
+    """
     values = {
         'mean': gate.mean(),
         'spread': gate.std(correction=0),
@@ -70,7 +77,7 @@ def gate_statistics(gate: Tensor) -> dict[str, float]:
 
 
 def learned_scalars(attention: ChannelAttention) -> dict[str, float]:
-    """Alpha, T and the weight of the average squeeze, as far as they are learned."""
+    """``alpha``, ``T`` and ``weight_of_avg`` (of the average squeeze), those that are learned."""
     logits = attention.fusion_logits
     values = {
         'alpha': attention.alpha,

@@ -67,7 +67,7 @@ def test_wheel_holds_the_package_only(wheel):
     assert {top for top in tops if not top.endswith('.dist-info')} == {'mmse'}
     assert 'mmse/registry.py' in wheel.namelist()
     templates = {str(p.relative_to(ROOT)) for p in (ROOT / 'mmse').rglob('*.jinja')}
-    assert len(templates) == 3
+    assert len(templates) == 4
     assert templates <= set(wheel.namelist())
 
 

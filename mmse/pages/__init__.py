@@ -1,0 +1,1 @@
+"""How figures and HTML pages look and are written, whatever they show."""
