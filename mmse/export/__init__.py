@@ -1,0 +1,1 @@
+"""Files for production: ONNX of backbones, segmenters and detectors."""
