@@ -1,5 +1,6 @@
-"""What the gates do while a network trains, logged beside its losses."""
+"""What the gates do during training, logged beside the losses."""
 
+import logging
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,11 +18,11 @@ from mmse.registry import HOOKS
 class GateStatsHook(Hook):
     """Log the gates of every block and stage, through MMEngine's visualizer.
 
-    For each block ``gates/layerX.Y/...``, for each stage ``gates/layerX/...``: the ``mean`` and the
-    ``spread`` (standard deviation) of the gate over the batch's images and the channels, and the
-    shares ``closed`` (below 0.05) and ``open`` (above 0.95); of a block also ``alpha``, ``T`` and
-    ``weight_of_avg``, where they are learned. It only looks: the result of the training stays the
-    same to the bit, and iterations between two logs cost nothing.
+    Each block logs under ``gates/layerX.Y/``, each stage under ``gates/layerX/``: the ``mean`` and
+    the ``spread`` (standard deviation) of the gates over the images of the batch and the channels,
+    and the shares ``closed`` (below 0.05) and ``open`` (above 0.95). A block also logs ``alpha``,
+    ``T`` and ``weight_of_avg`` where they are learned. The training stays the same to the bit, and
+    iterations between two logs take no measurable time.
 
     Args:
         interval: Training iterations between two logs.
@@ -36,13 +37,17 @@ class GateStatsHook(Hook):
         self._gates: dict[str, Tensor] = {}
 
     def before_train(self, runner: Any) -> None:
-        """Say what cannot be watched: another forward pass would be compiled anew."""
+        """Warn of a compiled backbone, which would have to be compiled again to be watched."""
         self._watching = all(b._compiled_call_impl is None for b in backbones(runner.model))
         if not self._watching:
-            print_log('mmse.GateStatsHook: a compiled backbone is not watched', 'current', level=30)
+            print_log(
+                'mmse.GateStatsHook: a compiled backbone is not watched',
+                'current',
+                level=logging.WARNING,
+            )
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Record the gates of this iteration if they are to be logged."""
+        """Start to record the gates if this iteration is to be logged."""
         due = self.every_n_train_iters(runner, self.interval)
         if due and self._watching and is_main_process():
             self._gates = self._watched.enter_context(recorded(runner.model))
@@ -50,7 +55,7 @@ class GateStatsHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Log what was recorded."""
+        """Log the gates of this iteration if they were recorded."""
         self._watched.close()
         if not self._gates:
             return

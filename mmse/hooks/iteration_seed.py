@@ -1,4 +1,4 @@
-"""A resumed run draws the same random numbers as an undisturbed one."""
+"""Random numbers that an interruption does not change."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,19 +12,19 @@ from mmse.registry import HOOKS
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Seed Python's, NumPy's and torch's generators for every training iteration.
+    """Seed Python's, NumPy's and torch's generators before every training iteration.
 
-    The seed is made of the run's seed, the iteration and the rank, so what the model draws
-    (sampled proposals, dropout) depends on nothing that came before: not on validation in between,
-    not on an interruption. The same holds for the batches of an iteration-based loop, which
-    MMEngine fetches again up to the iteration that it resumes from: workers have generators of
-    their own, and for augmentation in this process every fetch is seeded.
+    The seed is made of the run's seed, the iteration and the rank. What the model draws (sampled
+    proposals, dropout) therefore does not depend on validations or interruptions before it, and a
+    resumed run draws what an uninterrupted one does. The same holds for the augmentation of an
+    iteration-based loop. MMEngine resumes such a loop by fetching all earlier batches again;
+    worker processes have generators of their own, and without workers every fetch is seeded.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Any) -> None:
-        """Seed every fetch of the loop, those that are repeated included."""
+        """Seed every fetch of the loop, also those that a resumed run repeats."""
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
             loop.dataloader_iterator = _SeededBatches(loop.dataloader_iterator, runner.seed)
@@ -35,7 +35,7 @@ class IterationSeedHook(Hook):
 
 
 class _SeededBatches:
-    """The batches of a loop, each fetched after seeding for its index."""
+    """The batches of a loop; each is fetched after seeding for its index."""
 
     def __init__(self, batches: Iterator[Any], seed: int) -> None:
         self._batches = batches
@@ -48,14 +48,15 @@ class _SeededBatches:
         return next(self._batches)
 
     def skip_iter(self, number: int) -> None:
-        """Fetch again what a resumed run has used (OneDL's loop asks; MMEngine's fetches itself).
+        """Fetch and drop the batches that a resumed run has already used.
 
-        OneDL's own way, moving the sampler on, would start the workers with other seeds.
+        Only OneDL's loop calls this; MMEngine's fetches them itself. OneDL's own iterator advances
+        the sampler instead, which would give the workers other seeds.
         """
         for _ in range(number):
             next(self)
 
 
 def _seed(seed: int, iteration: int) -> None:
-    # 2**31 wraps long runs with large seeds into what every generator accepts.
+    # Modulo 2**31, because NumPy's generator takes no larger seeds.
     set_random_seed((seed + 1_000_003 * iteration + 7_919 * get_rank()) % 2**31)
