@@ -87,7 +87,7 @@ def resolve(study: Study) -> list[Variant]:
             _check_overrides(base, arm.overrides, f'arm {arm.name!r}, {task.base}')
             cfg = copy.deepcopy(base)
             override(cfg, copy.deepcopy({**task.overrides, **arm.overrides}), task.base)
-            apply_own_data(cfg)
+            apply_own_data(cfg, task.base)
             variant = Variant(task, arm, cfg, study.start)
             if (same := known.setdefault(variant.recipe, arm.name)) != arm.name:
                 raise UserError(

@@ -1,15 +1,18 @@
 """Whether a checkpoint belongs to a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from mmse.checkpoints.recorded import recorded_blocks
 from mmse.checkpoints.safe_load import read_checkpoint, state_dict_of
 from mmse.models import SEResNet
 from mmse.models.keys import blocks_of, stage_depths
-from mmse.models.loading import check_fit
+from mmse.models.loading import check_whole
 from mmse.utils.errors import UserError
+from mmse.utils.text import name_some
 
 
 def check_checkpoint(path: str, model: nn.Module, whole: bool) -> None:
@@ -26,8 +29,10 @@ def check_checkpoint(path: str, model: nn.Module, whole: bool) -> None:
     Raises:
         UserError: It names the file, the first key that does not fit, and what to do.
     """
-    theirs = state_dict_of(read_checkpoint(path, keep=True))
-    misfit = _first_misfit(theirs, model.state_dict()) if whole else _backbone_misfit(theirs, model)
+    checkpoint = read_checkpoint(path, keep=True)
+    theirs = state_dict_of(checkpoint)
+    misfit = _first_misfit(theirs, model.state_dict()) if whole else None
+    misfit = misfit or _backbone_misfit(checkpoint, theirs, model)
     if misfit:
         raise UserError(
             f'{path} does not belong to this model: {misfit}; '
@@ -49,24 +54,56 @@ def check_pretrained(model: nn.Module) -> None:
         path = cfg.get('checkpoint', '://')
         if '://' in path:
             continue
-        weights = state_dict_of(read_checkpoint(path, keep=True))
-        if prefix := cfg.get('prefix', ''):
-            weights = _below(prefix.rstrip('.') + '.', weights)
+        checkpoint = read_checkpoint(path, keep=True)
+        prefix = f'{cfg["prefix"].rstrip(".")}.' if cfg.get('prefix') else ''
+        weights = _below(prefix, state_dict_of(checkpoint))
         try:
-            check_fit(backbone, weights, backbone.preserve_pretrained)
+            check_whole(backbone, weights, recorded_blocks(checkpoint, prefix, weights))
         except UserError as error:
             raise UserError(f'{path}, which model.backbone.init_cfg names: {error}') from error
 
 
-def _backbone_misfit(theirs: Mapping[str, Tensor], model: nn.Module) -> str | None:
-    """What of the backbone does not fit; heads may, as in MMEngine."""
+def recorded_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint was trained on; None if it has none."""
+    meta = checkpoint.get('meta') or {}
+    described = meta.get('dataset_meta') or meta
+    # mmdet 2 and mmseg 0 wrote CLASSES.
+    classes = described.get('classes') or described.get('CLASSES')
+    return None if classes is None or isinstance(classes, str) else tuple(map(str, classes))
+
+
+def check_classes(path: str, classes: Sequence[str] | None, what: str) -> None:
+    """Refuse a checkpoint that was trained on other classes, or on the same in another order.
+
+    Args:
+        path: The checkpoint file.
+        classes: The class names of the data; None if they are not known.
+        what: What the data are called, such as ``the test data``.
+
+    Raises:
+        UserError: It names the classes of both.
+    """
+    trained = recorded_classes(read_checkpoint(path, keep=True))
+    if trained is None or classes is None or trained == tuple(classes):
+        return
+    order = ' in that order' if sorted(trained) == sorted(classes) else ''
+    raise UserError(
+        f'{path} was trained on the classes {name_some(trained, 30)}; {what} have '
+        f'{name_some(classes, 30)}: give data with the same classes{order}'
+    )
+
+
+def _backbone_misfit(
+    checkpoint: Mapping[str, Any], theirs: Mapping[str, Tensor], model: nn.Module
+) -> str | None:
+    """What of the backbone does not fit; heads may differ, as in MMEngine."""
     weights = _below('backbone.', theirs)
     if not weights:
         return 'it has no backbone.* (a bare backbone is what model.backbone.init_cfg loads)'
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, SEResNet):
         try:
-            check_fit(backbone, weights, backbone.preserve_pretrained)
+            check_whole(backbone, weights, recorded_blocks(checkpoint, 'backbone.', weights))
         except UserError as error:
             return f'{error}{_compare_depths(weights, backbone.state_dict())}'
         return None
@@ -82,8 +119,10 @@ def _first_misfit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> s
     for key, value in ours.items():
         if key not in theirs:
             return f'it has no {key}{depths}'
-        if theirs[key].shape != value.shape:
-            shapes = tuple(theirs[key].shape), tuple(value.shape)
+        shapes = tuple(theirs[key].shape), tuple(value.shape)
+        if '.attention.fc' in key and shapes[0] == (*shapes[1], 1, 1):
+            continue  # as a 1x1 convolution, which loading turns into a layer
+        if shapes[0] != shapes[1]:
             return f'{key} is {shapes[0]} in it and {shapes[1]} in the model{depths}'
     extra = [key for key in theirs if key not in ours]
     return f'the model has no {extra[0]}{depths}' if extra else None

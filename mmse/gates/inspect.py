@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
 
 import mmcv
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.registry import TRANSFORMS, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from mmse.engine.build import build_model, load_trained
-from mmse.engine.config.own_data import innermost
+from mmse.engine.images import image_batch
 from mmse.engine.preflight import preflight
 from mmse.gates import figures
 from mmse.gates.collect import collect, energies
@@ -82,7 +80,8 @@ def inspect(
         classes = loader.dataset.metainfo['classes']
         batches = list(islice(loader, -(-limit // cfg.val_dataloader.batch_size)))
     else:
-        classes, batches = (), [_read(cfg, image) for image in images]
+        classes = ()
+        batches = [image_batch(cfg.val_dataloader.dataset, image) for image in images]
     collected = collect(model, batches, tuple(classes))
     image = mmcv.imread(batches[0]['data_samples'][0].img_path, channel_order='rgb')
     maps = energies(model, batches[0])
@@ -111,16 +110,6 @@ def inspect(
     page = out / 'gates.html'
     write_page(page, 'mmse.gates', values)
     return page
-
-
-def _read(cfg: Config, image: str) -> dict[str, Any]:
-    """One image through the validation pipeline, without annotations, as a batch."""
-    if not Path(image).is_file():
-        raise UserError(f'there is no image {image}')
-    pipeline = innermost(cfg.val_dataloader.dataset)['pipeline']
-    steps = [step for step in pipeline if 'Annotations' not in step['type']]
-    item = Compose([TRANSFORMS.build(step) for step in steps])({'img_path': image, 'img_id': 0})
-    return {'inputs': [item['inputs']], 'data_samples': [item['data_samples']]}
 
 
 def _in_words(model: nn.Module) -> str:

@@ -1,10 +1,13 @@
 """The file that the name of a config stands for."""
 
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import get_installed_path
 
@@ -92,3 +95,35 @@ def _names_of(package: str, folder: Path) -> list[str]:
 
 def _configs_in(folder: Path) -> list[str]:
     return [str(p) for p in sorted(folder.rglob('*.py')) if '_base_' not in p.parts]
+
+
+@contextmanager
+def own_names_in_bases() -> Iterator[None]:
+    """Let ``_base_`` name configs of mmse while MMEngine reads a file.
+
+    By itself it asks for a folder in the path, looks only into a wheel's ``.mim``, and has all that
+    is taken from such a base built in the scope mmse, which has none of mmdet's and mmseg's types.
+    """
+    mmengines = Config._get_cfg_path
+
+    def path_and_scope(base: str, file: str) -> tuple[str, str | None]:
+        if base.startswith('mmse::'):
+            try:
+                return str(find_config(base)), None
+            except UserError as error:
+                raise UserError(f'{os.path.relpath(file)} inherits from {error}') from error
+        found: tuple[str, str | None] = mmengines(base, file)
+        if '::' not in base and not Path(found[0]).is_file():
+            shipped = base.rpartition('configs/')[2]
+            meant = own_configs().joinpath(shipped).is_file()
+            hint = f"; for the one of mmse write _base_ = 'mmse::{shipped}'" if meant else ''
+            raise UserError(
+                f'{os.path.relpath(file)} inherits from {base}, but there is no {found[0]}{hint}'
+            )
+        return found
+
+    Config._get_cfg_path = staticmethod(path_and_scope)
+    try:
+        yield
+    finally:
+        Config._get_cfg_path = staticmethod(mmengines)

@@ -1,15 +1,13 @@
 """From the name of a config to the full config of a run."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmse.engine.config.find import find_config
+from mmse.engine.config.find import find_config, own_names_in_bases
 from mmse.engine.config.override import override
 from mmse.engine.config.own_data import apply_own_data
 from mmse.engine.config.swap import parse_attention, swap_backbone
@@ -29,15 +27,15 @@ def load_config(
         attention: What every backbone of the ResNet family gets, as ``--attention`` gives it.
 
     Raises:
-        UserError: The file does not exist or does not parse, an override changes nothing, or there
-            is no backbone for the attention.
+        UserError: The file does not exist or does not parse, an override changes nothing, there
+            is no backbone for the attention, or ``own_data`` does not fit.
     """
     cfg = read_config(name)
     if attention is not None:
         changes = swap_backbone(cfg, parse_attention(attention))
         print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
     override(cfg, overrides or {}, name)
-    apply_own_data(cfg)
+    apply_own_data(cfg, name)
     return cfg
 
 
@@ -64,7 +62,7 @@ def read_file(name: str | Path) -> Config:
     """
     path = find_config(name)
     try:
-        with _own_names_in_bases():
+        with own_names_in_bases():
             return Config.fromfile(path)
     except UserError:
         raise
@@ -72,28 +70,3 @@ def read_file(name: str | Path) -> Config:
         raise UserError(f'{name} inherits from a package that is not there: {error}') from error
     except Exception as error:  # a config is the user's Python: anything can go wrong in it
         raise UserError(f'{name} could not be read: {type(error).__name__}: {error}') from error
-
-
-@contextmanager
-def _own_names_in_bases() -> Iterator[None]:
-    """Let ``_base_`` name configs of mmse while MMEngine reads a file.
-
-    By itself it asks for a folder in the path, looks only into a wheel's ``.mim``, and has all that
-    is taken from such a base built in the scope mmse, which has none of mmdet's and mmseg's types.
-    """
-    mmengines = Config._get_cfg_path
-
-    def path_and_scope(base: str, file: str) -> tuple[str, str | None]:
-        if not base.startswith('mmse::'):
-            found: tuple[str, str | None] = mmengines(base, file)
-            return found
-        try:
-            return str(find_config(base)), None
-        except UserError as error:
-            raise UserError(f'{os.path.relpath(file)} inherits from {error}') from error
-
-    Config._get_cfg_path = staticmethod(path_and_scope)
-    try:
-        yield
-    finally:
-        Config._get_cfg_path = staticmethod(mmengines)
