@@ -1,4 +1,4 @@
-"""ONNX files of backbones, segmenters and single-stage detectors, checked against onnxruntime."""
+"""ONNX files of backbones, segmenters and single-stage detectors, compared in onnxruntime."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ class _Segmenter(nn.Module):
 
 
 class _Detector(nn.Module):
-    """What the head of a single-stage detector gives for each level, before boxes are decoded."""
+    """Outputs of a single-stage detector's head at each level, before boxes are decoded."""
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ class _Detector(nn.Module):
 
 
 def load_part(cfg: Config, checkpoint: str, part: str) -> nn.Module:
-    """The module of a trained model that is to be exported, in eval mode.
+    """The part of a trained model that is to be exported, in eval mode.
 
     Args:
         cfg: The full config of the model.
-        checkpoint: Its checkpoint.
-        part: ``'backbone'``, or ``'model'``: all of a segmenter, or of a single-stage detector all
-            but the decoding of boxes.
+        checkpoint: The checkpoint file.
+        part: ``'backbone'`` or ``'model'``, which is a whole segmenter, or a single-stage detector
+            without the decoding of boxes.
 
     Raises:
         UserError: The checkpoint does not belong to the model, or the part cannot be exported.
@@ -66,8 +66,8 @@ def load_part(cfg: Config, checkpoint: str, part: str) -> nn.Module:
     if hasattr(model, 'bbox_head'):
         return _Detector(model)
     raise UserError(
-        f'{type(model).__name__} picks its proposals with code that is no network: export --part '
-        'backbone, or all of it with mmdeploy (docs/production.md has the recipe)'
+        f'{type(model).__name__} selects proposals in Python code that ONNX cannot hold: use '
+        '--part backbone, or tools/export_detector.py for all of it'
     )
 
 
@@ -75,13 +75,13 @@ def export_onnx(module: nn.Module, path: Path, example: tuple[int, int, int], fo
     """Write a module as ONNX with dynamic batch, height and width.
 
     Args:
-        module: In eval mode; changed where ``fold`` is given.
+        module: In eval mode; ``fold`` changes it.
         path: The file, which appears whole or not at all.
-        example: Batch, height and width that the module is traced with.
-        fold: Put each batch norm into the convolution before it, and constants into one.
+        example: Batch size, height and width of the images to trace with.
+        fold: Fold each batch norm into the convolution before it, and constants into each other.
 
     Raises:
-        UserError: A package is missing that the export needs.
+        UserError: A package that the export needs is missing.
     """
     for package in PACKAGES:
         if find_spec(package) is None:
@@ -103,15 +103,16 @@ def export_onnx(module: nn.Module, path: Path, example: tuple[int, int, int], fo
 
 
 def parity(module: nn.Module, path: Path, sizes: Sizes) -> dict[tuple[int, int, int], float]:
-    """The largest difference of an ONNX file's outputs from the module's, over their largest value.
+    """How far the outputs of an ONNX file in onnxruntime are from the module's.
 
     Args:
         module: In eval mode.
         path: The ONNX file.
-        sizes: Batch, height and width of the random images to compare with.
+        sizes: Batch size, height and width of the random images to compare on.
 
     Returns:
-        The worst relative difference of all outputs for each size.
+        For each size the largest difference of an output over its largest absolute value, the
+        worst of all outputs.
     """
     import onnxruntime
 

@@ -124,7 +124,7 @@ def test_whole_model_from_the_command_line(config, options, tmp_path):
 
 def test_two_stage_detectors_are_sent_to_mmdeploy(tmp_path):
     cfg, checkpoint = saved('faster_rcnn_se_r50.py', TINY_FASTER_RCNN, tmp_path)
-    with pytest.raises(UserError, match=r'FasterRCNN picks its proposals .* mmdeploy'):
+    with pytest.raises(UserError, match=r'FasterRCNN selects proposals .* export_detector'):
         load_part(load_config(str(cfg)), str(checkpoint), 'model')
     assert isinstance(load_part(load_config(str(cfg)), str(checkpoint), 'backbone'), SEResNet)
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_depth_is_refused(tmp_path):
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmse.export.find_spec', lambda name: None)
+    monkeypatch.setattr('mmse.export.onnx.find_spec', lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mmse\[onnx\]'"):
         export_onnx(nn.Identity(), tmp_path / 'x.onnx', SIZES[0], False)
 
