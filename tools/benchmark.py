@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from mmse.benchmark.compare import DTYPES, MODES, Settings, run
+from mmse.benchmark.compare import run
 from mmse.benchmark.growth import write_growth
+from mmse.benchmark.records import DTYPES, MODES, Settings
 from mmse.benchmark.tables import table, write
 from mmse.engine.cli import exit_with_one_sentence
 
@@ -27,16 +28,22 @@ def main() -> None:
     parser.add_argument('--compile', action='store_true', help='torch.compile every network')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default=default.device)
     parser.add_argument('--rounds', type=int, default=default.rounds)
-    parser.add_argument('--only', nargs='+', help='names of networks, or parts of names')
+    parser.add_argument(
+        '--only', nargs='+', help='measure only these networks, by name or part of a name'
+    )
     parser.add_argument('--modes', nargs='+', choices=MODES, default=default.modes)
     parser.add_argument(
-        '--norm-eval', action='store_true', help='training leaves the statistics of the norms alone'
+        '--norm-eval',
+        action='store_true',
+        help='batch norms keep their running statistics in training',
     )
-    parser.add_argument('--detector', action='store_true', help='a whole Faster R-CNN')
+    parser.add_argument(
+        '--detector', action='store_true', help='measure a whole Faster R-CNN instead of backbones'
+    )
     parser.add_argument(
         '--growth',
         action='store_true',
-        help='full attention over plain at several sizes, batches and depths, in one plot',
+        help='plot full attention over plain at several sizes, batches and depths',
     )
     parser.add_argument('--out', type=Path, default=Path('results/benchmark'))
     args = vars(parser.parse_args())

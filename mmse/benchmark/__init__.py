@@ -1,1 +1,1 @@
-"""What attention costs: time, memory and size of backbones side by side."""
+"""What attention costs: time, memory and parameters of networks side by side."""

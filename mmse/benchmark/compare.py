@@ -1,10 +1,8 @@
-"""One benchmark: build the networks, measure them side by side, gather the rows."""
+"""One benchmark: build the networks, measure them side by side, collect a row for each."""
 
 import copy
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,183 +10,99 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmse.benchmark.measure import (
-    Ratio,
-    interleaved,
-    peak_memory,
-    ratio,
-    saved_bytes,
-    training_step,
-)
+from mmse.benchmark.measure import interleaved, peak_memory, ratio, saved_bytes, training_step
 from mmse.benchmark.networks import PLAIN, build_backbones, build_detectors, detector_batch
-from mmse.utils.errors import UserError
+from mmse.benchmark.records import DTYPES, Result, Row, Settings
+from mmse.utils.environment import SHAPING, gpu_name, processor, python_version, versions
+from mmse.version import __version__
 
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-MODES = ('training', 'inference')
-STRIDE = 32
 EAGER = f'{PLAIN}, not compiled'
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is measured, and on what.
-
-    Args:
-        depth: Of the backbones.
-        size: Height and width of the images, pixels, at least 32.
-        batch: Images.
-        dtype: 'float32', or 'bfloat16' or 'float16' by autocast.
-        channels_last: Memory format of the networks and the images.
-        compile: torch.compile the networks.
-        device: 'cpu' or 'cuda'.
-        rounds: Timed rounds, at least 2.
-        only: Parts of the names of the networks; all if None.
-        detector: Measure a whole Faster R-CNN instead of backbones.
-        modes: 'training', 'inference' or both.
-        norm_eval: Batch norms keep their statistics in training, as when a detector is fine-tuned.
-    """
-
-    depth: int = 50
-    size: tuple[int, int] = (256, 320)
-    batch: int = 2
-    dtype: str = 'float32'
-    channels_last: bool = False
-    compile: bool = False
-    device: str = 'cpu'
-    rounds: int = 15
-    only: list[str] | None = None
-    detector: bool = False
-    modes: Sequence[str] = MODES
-    norm_eval: bool = False
-
-    def check(self) -> None:
-        """Refuse what cannot be honoured.
-
-        Raises:
-            UserError: It names the option.
-        """
-        if min(self.size) < STRIDE:
-            raise UserError(f'--size {self.size}: allowed: {STRIDE} (the stride) or more')
-        one_value = self.batch == 1 and max(self.size) <= STRIDE
-        if 'training' in self.modes and one_value and not self.norm_eval:
-            raise UserError(
-                '--batch 1 with --size 32: the last stage has one value a channel, where no batch '
-                'norm trains; take 2 images, a larger size, or --modes inference'
-            )
-        if self.device == 'cuda' and not torch.cuda.is_available():
-            raise UserError('--device cuda: torch sees no GPU on this machine')
-        if self.device == 'cpu' and self.dtype == 'float16':
-            raise UserError('--dtype float16: the CPU has no float16 training; use bfloat16')
-        if self.batch < 1 or self.rounds < 2:
-            raise UserError('--batch must be at least 1 and --rounds at least 2')
-
-
-@dataclass
-class Row:
-    """What was measured of one network; times are medians in milliseconds."""
-
-    name: str
-    parameters: int
-    macs: float | None = None
-    inference_ms: float | None = None
-    inference: Ratio | None = None
-    training_ms: float | None = None
-    training: Ratio | None = None
-    saved_bytes: int | None = None
-    saved: float | None = None
-    peak_bytes: int | None = None
-
-
-@dataclass
-class Result:
-    """A benchmark's rows and the circumstances."""
-
-    settings: Settings
-    environment: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
 
 
 def environment() -> dict[str, Any]:
     """Versions and hardware that the times depend on."""
-    import mmcv
-    import mmengine
-
-    import mmse
-
-    packages = {module.__name__: module.__version__ for module in (torch, mmengine, mmcv, mmse)}
     return {
-        **packages,
-        'python': platform.python_version(),
+        'mmse': __version__,
+        **versions(SHAPING),
+        'python': python_version(),
         'threads': torch.get_num_threads(),
-        'processor': _processor(),
-        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'processor': processor(),
+        'gpu': gpu_name(),
     }
 
 
-def _processor() -> str:
-    try:
-        with open('/proc/cpuinfo', encoding='utf-8') as file:
-            return next(line.split(':')[1].strip() for line in file if 'model name' in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def quiet() -> None:
-    """Log neither what each network's attention is, nor which of its operators have no count."""
+    """Silence MMEngine's log of every network's attention and of operators without a count."""
     MMLogger.get_current_instance().setLevel('ERROR')
 
 
 def run(settings: Settings) -> Result:
-    """Measure every network of the settings, all of them in one process, in turn.
+    """Measure every network of the settings, side by side in one process.
 
     Raises:
-        UserError: A setting cannot be honoured.
+        UserError: The settings cannot be measured on this machine.
     """
     settings.check()
-    # A network that is no longer compiled would be measured under the name of one that is.
+    # Beyond the limit a network would run uncompiled and be measured as a compiled one.
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     quiet()
-    device = torch.device(settings.device)
     result = Result(settings, environment())
-    if settings.detector:
-        nets, base = build_detectors(settings.depth), 'plain'
-        batch = detector_batch(settings.batch, settings.size, device)
-    else:
-        nets, result.left_out = build_backbones(settings.only, settings.depth)
-        base, x = PLAIN, torch.randn(settings.batch, 3, *settings.size, device=device)
-        batch = {'x': x.to(memory_format=_memory_format(settings))}
-        if settings.compile:
-            nets[EAGER] = copy.deepcopy(nets[PLAIN])
+    nets, base, batch, result.left_out = _networks(settings)
     rows = {}
     for name, net in nets.items():
         parameters = sum(p.numel() for p in net.parameters())
         rows[name] = Row(name, parameters, None if settings.detector else _macs(net, settings))
-        net.to(device, memory_format=_memory_format(settings))  # type: ignore[call-overload]
+        net.to(torch.device(settings.device), memory_format=_memory_format(settings))  # type: ignore[call-overload]
         if settings.compile and name != EAGER:
             net.compile(fullgraph=not settings.detector)
     for mode in settings.modes:
-        functions = _functions(nets, batch, mode, settings)
-        # What a compiled network keeps is not all seen by the hooks that count.
-        if mode == 'training' and not (settings.detector or settings.compile):
-            kept: dict[str, int] = {}
-            for name, net in nets.items():
-                kept[name] = saved_bytes(net, _forward(net, batch, mode, settings))
-                rows[name].saved_bytes, rows[name].saved = kept[name], kept[name] / kept[base]
-        seconds = interleaved(functions, settings.rounds, device)
-        for name, row in rows.items():
-            median = sorted(seconds[name])[settings.rounds // 2]
-            setattr(row, f'{mode}_ms', 1000 * median)
-            setattr(row, mode, ratio(seconds[name], seconds[base]))
-            if mode == 'training':
-                row.peak_bytes = peak_memory(functions[name], device)
+        _measure(mode, nets, base, batch, rows, settings)
     result.rows = list(rows.values())
     return result
+
+
+def _networks(
+    settings: Settings,
+) -> tuple[dict[str, nn.Module], str, dict[str, Any], list[str]]:
+    """The networks, the name of the plain one, a batch for them, and what could not be built."""
+    device = torch.device(settings.device)
+    if settings.detector:
+        batch = detector_batch(settings.batch, settings.size, device)
+        return build_detectors(settings.depth), 'plain', batch, []
+    nets, left_out = build_backbones(settings.only, settings.depth)
+    x = torch.randn(settings.batch, 3, *settings.size, device=device)
+    batch = {'x': x.to(memory_format=_memory_format(settings))}
+    if settings.compile:
+        nets[EAGER] = copy.deepcopy(nets[PLAIN])
+    return nets, PLAIN, batch, left_out
+
+
+def _measure(
+    mode: str,
+    nets: dict[str, nn.Module],
+    base: str,
+    batch: dict[str, Any],
+    rows: dict[str, Row],
+    settings: Settings,
+) -> None:
+    """Fill the columns of one mode."""
+    device = torch.device(settings.device)
+    functions = _functions(nets, batch, mode, settings)
+    # The hooks that count do not see all that a compiled network keeps.
+    if mode == 'training' and not (settings.detector or settings.compile):
+        kept = {
+            n: saved_bytes(net, _forward(net, batch, mode, settings)) for n, net in nets.items()
+        }
+        for name, row in rows.items():
+            row.saved_bytes, row.saved = kept[name], kept[name] / kept[base]
+    seconds = interleaved(functions, settings.rounds, device)
+    for name, row in rows.items():
+        median = sorted(seconds[name])[settings.rounds // 2]
+        setattr(row, f'{mode}_ms', 1000 * median)
+        setattr(row, mode, ratio(seconds[name], seconds[base]))
+        if mode == 'training':
+            row.peak_bytes = peak_memory(functions[name], device)
 
 
 def _memory_format(settings: Settings) -> torch.memory_format:

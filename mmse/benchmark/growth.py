@@ -1,6 +1,5 @@
-"""How the cost of attention depends on image size, batch and depth: one plot of ratios to plain."""
+"""How the cost of attention grows with image size, batch and depth, as ratios to plain."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -8,14 +7,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 
-from mmse.benchmark.compare import Settings, quiet, run
+from mmse.benchmark.compare import quiet, run
 from mmse.benchmark.measure import saved_bytes
 from mmse.benchmark.networks import FULL, PLAIN, build_backbones
-from mmse.benchmark.tables import replace_file
+from mmse.benchmark.records import Settings
+from mmse.pages.style import ACCENT, INK, styled, write_figure
 from mmse.utils.errors import UserError
+from mmse.utils.files import write_json
 
 AXES: dict[str, tuple[Any, ...]] = {
     'size': ((224, 224), (480, 640), (800, 1333)),
@@ -26,9 +27,14 @@ CENTRE = {'size': (480, 640), 'batch': 2, 'depth': 50}
 
 
 def memory_grid() -> list[dict[str, Any]]:
-    """Bytes kept for backward over plain's, for each combination of size, batch and depth.
+    """Bytes kept for the backward pass, for every combination of size, batch and depth.
 
-    Counted on the meta device, where tensors have sizes and no contents: exact, whatever fits.
+    They are counted on the meta device, where tensors have a size but no contents, so that the
+    counts are exact and no size is too large for the machine.
+
+    Returns:
+        One dict per combination: its ``size``, ``batch`` and ``depth``, the ``saved_bytes`` of full
+        attention, and ``saved``, their ratio to those of the plain network.
     """
     cells = []
     for values in product(*AXES.values()):
@@ -45,7 +51,12 @@ def memory_grid() -> list[dict[str, Any]]:
 
 
 def time_cells(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Times over plain's, from the centre along one axis at a time; the centre comes once."""
+    """Ratios of times to plain's, from ``CENTRE`` along one axis at a time; ``CENTRE`` comes once.
+
+    Yields:
+        One dict per cell: its ``size``, ``batch`` and ``depth``, and the ratios ``inference`` and
+        ``training``, each with ``median``, ``low`` and ``high``.
+    """
     done = set()
     for axis, values in AXES.items():
         for value in values:
@@ -53,7 +64,7 @@ def time_cells(settings: Settings) -> Iterator[dict[str, Any]]:
             if tuple(cell.values()) in done:
                 continue
             done.add(tuple(cell.values()))
-            # The less a round takes, the more of them: small cells are the noisiest.
+            # Short rounds are the noisiest: the less there is to compute, the more of them.
             rounds = settings.rounds * max(1, round(_pixels(CENTRE) / _pixels(cell)))
             result = run(replace(settings, only=[FULL], rounds=rounds, **cell))
             row = next(row for row in result.to_dict()['rows'] if row['name'] == FULL)
@@ -66,10 +77,10 @@ def _pixels(cell: dict[str, Any]) -> int:
 
 
 def write_growth(settings: Settings, folder: Path) -> list[Path]:
-    """Measure, and write ``growth.json`` and ``growth.png``; says which files these are.
+    """Measure, write ``growth.json`` and ``growth.png``, and return their paths.
 
     Raises:
-        UserError: A setting cannot be honoured.
+        UserError: The settings cannot be measured on this machine.
     """
     settings.check()
     if settings.norm_eval:
@@ -80,18 +91,20 @@ def write_growth(settings: Settings, folder: Path) -> list[Path]:
     files = [folder / 'growth.json', folder / 'growth.png']
     for cell in time_cells(settings):
         found['time'].append(cell)
-        replace_file(files[0], lambda file: file.write_text(json.dumps(found, indent=1) + '\n'))
-    replace_file(files[1], lambda file: draw(found, file))
+        write_json(files[0], found)
+    with styled():
+        write_figure(draw(found), files[1])
     return files
 
 
-def draw(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    """Ratios to plain over each axis: times with quartiles, memory of all combinations."""
-    figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True, layout='constrained')
+def draw(found: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Ratios to plain along each axis: times with quartiles, memory of every combination."""
+    figure = Figure(figsize=(9, 3.2))
+    panels = figure.subplots(1, 3, sharey=True)
     for axes, (axis, values) in zip(panels, AXES.items(), strict=True):
         places = [{**CENTRE, axis: value} for value in values]
         cells = [next(c for c in found['time'] if c.items() >= place.items()) for place in places]
-        for kind, shift in (('training', -0.08), ('inference', 0.08)):
+        for kind, shift, colour in (('training', -0.08, INK), ('inference', 0.08, ACCENT)):
             ratios = [cell[kind] for cell in cells]
             medians = [r['median'] for r in ratios]
             spread = [
@@ -100,19 +113,17 @@ def draw(found: dict[str, list[dict[str, Any]]], file: Path) -> None:
             ]
             x = [i + shift for i in range(len(values))]
             label = {'training': 'time of a training step', 'inference': 'time of inference'}[kind]
-            axes.errorbar(x, medians, spread, marker='o', capsize=3, label=label)
+            axes.errorbar(x, medians, spread, color=colour, marker='o', capsize=3, label=label)
         saved = [[c['saved'] for c in found['memory'] if c[axis] == v] for v in values]
         for place, dots in enumerate(saved):
             once = 'kept for backward' if place == 0 else None
-            axes.plot([place] * len(dots), dots, 'k_', markersize=12, label=once)
+            axes.plot([place] * len(dots), dots, '_', color=INK, markersize=12, label=once)
         names = ['x'.join(map(str, v)) if axis == 'size' else str(v) for v in values]
         axes.set_xticks(range(len(values)), names)
-        axes.set_xlabel({'size': 'image, pixels', 'batch': 'images', 'depth': 'depth'}[axis])
-        axes.axhline(1, color='black', linewidth=0.8)
+        axes.set_xlabel({'size': 'image size, pixels', 'batch': 'batch', 'depth': 'depth'}[axis])
+        axes.axhline(1, color=INK, linewidth=0.8)
         axes.set_xlim(-0.5, len(values) - 0.5)
-        axes.grid(axis='y', alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
+        axes.grid(axis='y')
     panels[0].set_ylabel('full attention over plain ResNet')
-    panels[0].legend(frameon=False, fontsize='small')
-    figure.savefig(file, dpi=130, format='png')
-    plt.close(figure)
+    panels[0].legend(fontsize='small')
+    return figure

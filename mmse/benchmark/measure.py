@@ -1,4 +1,4 @@
-"""Measuring networks side by side: interleaved timings, bytes kept for backward, peak memory."""
+"""Measurements: times side by side, bytes kept for the backward pass, peak memory."""
 
 import statistics
 import time
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ratio:
-    """A time against that of another network in the same rounds.
+    """The time of one network over that of another, round by round.
 
     Args:
-        median: Median over the rounds of time / other's time.
+        median: Median over the rounds.
         low: Lower quartile.
         high: Upper quartile.
     """
@@ -28,10 +28,18 @@ class Ratio:
 def interleaved(
     functions: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round; every round runs all of them once, in turn.
+    """Time functions side by side: every round runs each of them once, in turn.
 
-    The machine's other work then falls on all alike. The order is rotated by one each round, so
-    that none always follows the same other. Two rounds before the first are not counted.
+    Whatever else the machine does then slows all of them alike. The order is rotated by one from
+    round to round, so that no function always comes first. Two rounds of warm-up are not counted.
+
+    Args:
+        functions: The functions by name.
+        rounds: Number of counted rounds.
+        device: Where the functions compute.
+
+    Returns:
+        Seconds of each function in each round.
     """
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -53,14 +61,23 @@ def _wait(device: torch.device) -> None:
 
 
 def ratio(seconds: Sequence[float], others: Sequence[float]) -> Ratio:
-    """Median and quartiles of the ratios of the same rounds, at least two."""
+    """Median and quartiles of the ratio of two networks' times.
+
+    Args:
+        seconds: Times of the one in each round, at least two.
+        others: Times of the other in the same rounds.
+    """
     ratios = [a / b for a, b in zip(seconds, others, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4, method='inclusive')
     return Ratio(median, low, high)
 
 
 def total(outputs: Any) -> Tensor:
-    """One number that depends on every output, as a loss does."""
+    """One number that depends on every output, as a loss does.
+
+    Args:
+        outputs: A tensor, or tensors in sequences and mappings, nested or not.
+    """
     if isinstance(outputs, Tensor):
         return outputs.float().mean()
     values = outputs.values() if isinstance(outputs, Mapping) else outputs
@@ -68,7 +85,7 @@ def total(outputs: Any) -> Tensor:
 
 
 def training_step(net: nn.Module, forward: Callable[[], Any]) -> Callable[[], None]:
-    """Forward and backward; the optimizer's step costs every network the same."""
+    """A training step without the optimizer's, which takes every network the same time."""
 
     def step() -> None:
         net.zero_grad(set_to_none=True)
@@ -78,11 +95,16 @@ def training_step(net: nn.Module, forward: Callable[[], Any]) -> Callable[[], No
 
 
 def saved_bytes(net: nn.Module, forward: Callable[[], Any]) -> int:
-    """Bytes that one training step keeps for the backward pass.
+    """Bytes that a training step keeps for the backward pass.
 
-    Every storage that autograd saves counts once; parameters do not, they are there anyway.
+    Every storage that autograd saves counts once. Parameters do not count, because they are in
+    memory anyway.
+
+    Args:
+        net: The network, whose parameters are not counted.
+        forward: Runs it and returns its outputs.
     """
-    # Not by data_ptr(), which is 0 for all tensors of the meta device.
+    # Not data_ptr(), which is 0 for all tensors on the meta device.
     parameters = {p.untyped_storage()._cdata for p in net.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -90,7 +112,7 @@ def saved_bytes(net: nn.Module, forward: Callable[[], Any]) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
             kept[storage._cdata] = tensor.detach()  # alive, so that its address is not reused
-        return tensor.detach()  # with its history, a node that keeps its output never dies
+        return tensor.detach()  # a node that keeps its own output with its history never dies
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = total(forward())
@@ -100,7 +122,10 @@ def saved_bytes(net: nn.Module, forward: Callable[[], Any]) -> int:
 
 
 def peak_memory(step: Callable[[], None], device: torch.device) -> int | None:
-    """Bytes of CUDA memory that a step allocates at its peak; None without CUDA."""
+    """Bytes of CUDA memory that a step allocates at its peak, beyond what is held before it.
+
+    None without CUDA.
+    """
     if device.type != 'cuda':
         return None
     step()

@@ -15,7 +15,7 @@ from mmse.models.settings import PRESETS
 from mmse.utils.errors import UserError
 
 PLAIN = 'mmdet.ResNet'
-# The claim's own form: avg+max, softmax-fused, residual gating with a learned alpha.
+# Full attention: avg+max squeeze, softmax fusion, residual gating with a learned alpha.
 FULL = 'mmse sepp_v2_residual'
 DETECTORS = {'plain': None, 'se': 'se', 'full': 'sepp_v2_residual'}
 
@@ -64,18 +64,18 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.Module], list[str]]:
-    """Backbones with BatchNorm in training mode, four outputs each, and seeded weights.
+    """Backbones with four outputs each, seeded weights, and batch norms that train.
 
     Args:
-        names: Which of ``BACKBONES``, by name or, where it is none, by a part of the name; all
-            of them if None. The plain one is always among them.
+        names: Which of ``BACKBONES`` to build, each by its name or by a part of names; None for
+            all of them. ``PLAIN`` is always built.
         depth: 18, 34, 50, 101 or 152.
 
     Returns:
-        The networks that could be built, and a line for each that could not.
+        The networks by name, and one sentence for each that could not be built.
 
     Raises:
-        UserError: A name fits none.
+        UserError: A name fits no network.
     """
     for name in names or ():
         if not any(_matches(name, known) for known in BACKBONES):
@@ -83,7 +83,7 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
     missing = import_peers()
     built, left_out = {}, []
     for name, build in BACKBONES.items():
-        if names and name != PLAIN and not any(_matches(part, name) for part in names):
+        if names and name != PLAIN and not any(_matches(given, name) for given in names):
             continue
         package = name.split('.')[0].split()[0]
         if package in missing:
@@ -96,19 +96,19 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
     return built, left_out
 
 
-def _matches(part: str, name: str) -> bool:
-    return part == name if part in BACKBONES else part in name
+def _matches(given: str, name: str) -> bool:
+    return given == name if given in BACKBONES else given in name
 
 
 def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn.Module]:
-    """mmdet's Faster R-CNN with FPN: as it is, and swapped, with one stage frozen as usual.
+    """mmdet's Faster R-CNN with FPN, plain and with attention, the first stage frozen as usual.
 
-    All compute the same function (the attention starts at the identity), so that their heads have
-    the same proposals to work on.
+    The attention starts at the identity: all detectors compute the same function, so that their
+    heads work on the same proposals.
 
     Args:
-        depth: Of the backbone.
-        changes: To the swapped backbones' configs.
+        depth: Depth of the backbone.
+        changes: Changes to the configs of the backbones with attention.
     """
     from mmse.engine.config import load_config
 
@@ -131,7 +131,13 @@ def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn
 
 
 def detector_batch(batch: int, size: tuple[int, int], device: torch.device) -> dict[str, Any]:
-    """Random images with five boxes each, as a detector's preprocessor leaves them."""
+    """Random images with five boxes each, in the form that a detector's preprocessor returns.
+
+    Args:
+        batch: Number of images.
+        size: Height and width, pixels.
+        device: Where the batch lies.
+    """
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 

@@ -1,7 +1,7 @@
-"""timm and mmpretrain, which the tests and the benchmark compare with.
+"""timm and mmpretrain, with which the tests and the benchmark compare.
 
-`make setup` keeps them in a folder of their own: they need torchvision, and MMEngine's environment
-report dies where torchvision can be imported beside a torch that it is not made for.
+`make setup` installs them into a folder of their own. They need torchvision; where torchvision was
+built for another torch, MMEngine's environment report fails as soon as it can be imported.
 """
 
 import sys
@@ -13,19 +13,19 @@ import torch
 FOLDER = Path(sys.prefix, 'peers')
 PEERS = ('timm', 'mmpretrain')
 
-# What torchvision's Python part asks for at import, beside a torch that its compiled part is not
-# made for. timm and mmpretrain call none of it.
+# Operators that torchvision's Python code asks for at import. Its compiled code would define them,
+# but does not load into another torch. timm and mmpretrain call neither.
 _SCHEMAS = ('nms', 'qnms')
 _stubs: list[torch.library.Library] = []  # an operator lives as long as its library
 
 
 def import_peers() -> list[str]:
-    """Make ``import timm`` and ``import mmpretrain`` work in this process, where they are there.
+    """Make ``import timm`` and ``import mmpretrain`` work in this process.
 
-    To be called in a process of its own, because whoever looks for torchvision would find it then.
+    Call it in a process of its own: afterwards torchvision can be imported as well.
 
     Returns:
-        The peers that are not installed.
+        The names of those that are not installed.
     """
     if FOLDER.is_dir() and str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))

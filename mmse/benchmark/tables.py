@@ -1,14 +1,13 @@
 """A benchmark as JSON, as a Markdown table and as a chart."""
 
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
-from mmse.benchmark.compare import Result, Row, Settings
 from mmse.benchmark.measure import Ratio
+from mmse.benchmark.records import Result, Row, Settings
+from mmse.pages.style import ACCENT, INK, styled, write_figure
+from mmse.utils.files import write_json, write_text
 
 HEADINGS = (
     'network',
@@ -24,7 +23,7 @@ HEADINGS = (
 
 
 def name_of(settings: Settings) -> str:
-    """File name, without ending, that tells the settings."""
+    """The name of the files of a benchmark, without ending: its settings."""
     height, width = settings.size
     parts = [
         'detector' if settings.detector else 'backbone',
@@ -41,7 +40,7 @@ def name_of(settings: Settings) -> str:
 
 
 def table(result: Result) -> str:
-    """The rows as a Markdown table; ratios with their quartiles."""
+    """The rows of a benchmark as a Markdown table; ratios with their quartiles."""
     lines = ['| ' + ' | '.join(HEADINGS) + ' |', '|---|' + '---:|' * (len(HEADINGS) - 1)]
     for row in result.rows:
         lines.append('| ' + ' | '.join(_cells(row)) + ' |')
@@ -71,58 +70,44 @@ def _spread(ratio: Ratio | None) -> str:
 
 
 def write(result: Result, folder: Path) -> list[Path]:
-    """Write ``NAME.json``, ``NAME.md`` and ``NAME.png``; says which files these are."""
+    """Write ``NAME.json``, ``NAME.md`` and ``NAME.png``, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / name_of(result.settings)
     circumstances = [f'{key} {value}' for key, value in result.environment.items() if value]
     text = '\n\n'.join(
         [
             f'# {stem.name}',
-            'Ratios: median and quartiles over rounds of all networks side by side in one process.',
+            'Ratios to the plain ResNet: median (quartiles) over rounds in which all networks run '
+            'once, in one process.',
             table(result),
             *result.left_out,
             ', '.join(circumstances) + f'; {result.settings.rounds} rounds',
         ]
     )
     files = [stem.with_name(stem.name + ending) for ending in ('.json', '.md', '.png')]
-    data = json.dumps(result.to_dict(), indent=1)
-    replace_file(files[0], lambda file: file.write_text(data + '\n', encoding='utf-8'))
-    replace_file(files[1], lambda file: file.write_text(text + '\n', encoding='utf-8'))
-    replace_file(files[2], lambda file: _chart(result, file))
+    write_json(files[0], result.to_dict())
+    write_text(files[1], text + '\n')
+    with styled():
+        write_figure(_chart(result), files[2])
     return files
 
 
-def replace_file(file: Path, write_to: Callable[[Path], object]) -> None:
-    """Write beside the file and rename, so that it is never half-written."""
-    part = file.with_name(file.name + '.part')
-    write_to(part)
-    os.replace(part, file)
-
-
-def _chart(result: Result, file: Path) -> None:
+def _chart(result: Result) -> Figure:
     rows = result.rows[::-1]
     titles = {'inference': 'inference', 'training': 'training step', 'saved': 'kept for backward'}
     kinds = [kind for kind in titles if any(getattr(row, kind) is not None for row in rows)]
-    figure, panels = plt.subplots(
-        1,
-        len(kinds),
-        figsize=(3.6 * len(kinds) + 2, 0.32 * len(rows) + 1.2),
-        sharey=True,
-        squeeze=False,
-        layout='constrained',
-    )
+    figure = Figure(figsize=(2.8 * len(kinds) + 2, 0.28 * len(rows) + 1))
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)
     for axes, kind in zip(panels[0], kinds, strict=True):
         for y, row in enumerate(rows):
             value = getattr(row, kind)
-            colour = 'tab:blue' if row.name.startswith('mmse') else 'tab:gray'
+            colour = ACCENT if row.name.startswith('mmse') else INK
             if isinstance(value, Ratio):
                 axes.plot([value.low, value.high], [y, y], color=colour, linewidth=2)
                 value = value.median
             axes.plot(value, y, 'o', color=colour, markersize=5)
-        axes.axvline(1, color='black', linewidth=0.8)
-        axes.set(title=titles[kind], xlabel='over the plain ResNet')
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.grid(axis='x', alpha=0.3)
+        axes.axvline(1, color=INK, linewidth=0.8)
+        axes.set(title=titles[kind], xlabel='ratio to the plain ResNet')
+        axes.grid(axis='x')
     panels[0, 0].set_yticks(range(len(rows)), [row.name for row in rows])
-    figure.savefig(file, dpi=130, format='png')
-    plt.close(figure)
+    return figure

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmse.benchmark.compare import Settings, run
+from mmse.benchmark.compare import run
 from mmse.benchmark.measure import interleaved, ratio, saved_bytes
 from mmse.benchmark.networks import PLAIN, build_detectors, detector_batch
+from mmse.benchmark.records import Settings
 from mmse.models import SEResNet
 from mmse.utils.errors import UserError
 
@@ -60,7 +61,7 @@ def test_saved_bytes() -> None:
     ('settings', 'message'),
     [
         ({'size': (32, 32), 'batch': 1}, r'--batch 1 with --size 32: the last stage'),
-        ({'size': (16, 320)}, r'--size \(16, 320\): allowed: 32'),
+        ({'size': (16, 320)}, '--size 16x320: allowed: 32'),
         ({'dtype': 'float16'}, 'the CPU has no float16 training'),
         ({'rounds': 1}, '--rounds at least 2'),
     ],

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mmse.benchmark import growth
-from mmse.benchmark.compare import Settings
 from mmse.benchmark.measure import saved_bytes
 from mmse.benchmark.networks import FULL, PLAIN, build_backbones
+from mmse.benchmark.records import Settings
 from mmse.utils.errors import UserError
 
 AXES = {'size': ((64, 64), (64, 96)), 'batch': (1, 2), 'depth': (18, 50)}

@@ -1,4 +1,4 @@
-"""``python -m mmse env``: the report for a bug."""
+"""``python -m mmse env``: what a bug report needs to know."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_what_does_not_import_is_told_with_its_reason(monkeypatch):
 
 
 def test_two_stacks_in_one_environment_are_seen(monkeypatch):
-    monkeypatch.setattr(__main__, '_version', lambda name: '1.0')
+    monkeypatch.setattr(__main__, 'versions', lambda names: dict.fromkeys(names, '1.0'))
     assert 'stack: OpenMMLab and OneDL' in __main__.report().splitlines()
-    monkeypatch.setattr(__main__, '_version', lambda name: None)
+    monkeypatch.setattr(__main__, 'versions', lambda names: {})
     assert 'stack: none' in __main__.report().splitlines()

@@ -3,21 +3,19 @@
 ``run SEED...`` trains a plain Faster R-CNN R18 on the built-in data and fine-tunes it three times:
 with ``sepp_v2`` in every block from the identity start, with ``sepp_v2`` from a random start, and
 as it is (the control). The plain detector's branches do not start at zero
-(``zero_init_residual=False``, as in torchvision's pretrained networks): in a training as short as
-this they would still be near zero, and nothing that is done to them would show. What has finished
-is kept in ``results/identity_start/`` and not run again. ``plot`` draws
-``docs/images/identity_start.png`` and prints the table.
+(``zero_init_residual=False``, as in torchvision's pretrained networks): after a training as short
+as this, branches that start at zero would still be near zero, and scaling them would change little.
+Results go to ``results/identity_start/``; a training whose result is there is not repeated.
+``plot`` draws ``docs/images/identity_start.png`` and prints the table.
 """
 
 import argparse
-import json
-import os
 import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -26,6 +24,8 @@ from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
 from mmse.engine.preflight import preflight
+from mmse.pages.style import ACCENT, INK, PALE, styled, write_figure
+from mmse.utils.files import read_json, write_json
 
 CONFIG = 'configs/faster_rcnn_se_r50.py'
 WORK = Path('work_dirs/identity_start')
@@ -37,7 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
     'random start': {'attention': 'sepp_v2', 'preserve_pretrained': False},
     'no attention': {'attention': None},
 }
-COLOURS = {'identity start': 'tab:blue', 'random start': 'tab:red', 'no attention': 'tab:gray'}
+COLOURS = {'identity start': INK, 'random start': ACCENT, 'no attention': PALE}
 
 
 class ValidateFirst(Hook):
@@ -59,7 +59,7 @@ def config(seed: int, name: str, backbone: dict[str, Any]) -> Config:
 
 
 def train_plain(seed: int) -> str:
-    """The checkpoint of the plain detector, trained if it is not there."""
+    """The checkpoint of the plain detector, which is trained if it is missing."""
     cfg = config(seed, 'plain', {'attention': None})
     cfg.train_cfg.update(max_iters=PLAIN_ITERATIONS, val_interval=PLAIN_ITERATIONS)
     cfg.param_scheduler.update(total_steps=PLAIN_ITERATIONS)
@@ -75,7 +75,7 @@ def train_plain(seed: int) -> str:
 
 
 def fine_tune(seed: int, arm: str, checkpoint: str) -> dict[str, list[float]]:
-    """Loss of every iteration, and mAP before the first and after every INTERVAL iterations."""
+    """Loss of every iteration, and mAP before training and after every INTERVAL iterations."""
     cfg = config(seed, arm, ARMS[arm])
     cfg.load_from = checkpoint
     cfg.train_cfg.update(max_iters=ITERATIONS, val_interval=INTERVAL)
@@ -92,20 +92,30 @@ def fine_tune(seed: int, arm: str, checkpoint: str) -> dict[str, list[float]]:
 
 def run(seed: int) -> None:
     file = RESULTS / f'seed{seed}.json'
-    results = json.loads(file.read_text()) if file.is_file() else {}
+    results = read_json(file) if file.is_file() else {}
     for arm in ARMS:
         if arm in results:
             continue
         results[arm] = fine_tune(seed, arm, train_plain(seed))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix('.part')
-        part.write_text(json.dumps(results))
-        os.replace(part, file)
+        write_json(file, results)
 
 
 def plot() -> None:
-    seeds = [json.loads(file.read_text()) for file in sorted(RESULTS.glob('seed*.json'))]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout='constrained')
+    seeds = [read_json(file) for file in sorted(RESULTS.glob('seed*.json'))]
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    with styled():
+        write_figure(draw(seeds), FIGURE)
+    print(FIGURE)
+    for arm in ARMS:
+        maps = np.array([seed[arm]['bbox_mAP'] for seed in seeds])
+        before, first, end = (statistics.mean(maps[:, i]) for i in (0, 1, -1))
+        print(f'{arm:15} mAP before {before:.3f}, after {INTERVAL} {first:.3f}, end {end:.3f}')
+
+
+def draw(seeds: list[dict[str, Any]]) -> Figure:
+    """Loss and mAP of each arm: one thin line per seed, and their mean."""
+    figure = Figure(figsize=(9, 3.4))
+    left, right = figure.subplots(1, 2)
     window = np.ones(INTERVAL) / INTERVAL
     for arm, colour in COLOURS.items():
         losses = np.array([np.convolve(seed[arm]['loss'], window, 'valid') for seed in seeds])
@@ -114,24 +124,16 @@ def plot() -> None:
             (left, np.arange(INTERVAL, ITERATIONS + 1), losses),
             (right, np.arange(0, ITERATIONS + 1, INTERVAL), maps),
         ):
-            axes.plot(x, lines.T, color=colour, alpha=0.35, linewidth=0.8)
+            axes.plot(x, lines.T, color=colour, alpha=0.45, linewidth=0.8)
             axes.plot(x, lines.mean(0), color=colour, linewidth=2, label=arm)
-        ends = [statistics.mean(maps[:, i]) for i in (0, 1, -1)]
-        print(
-            f'{arm:15} mAP before {ends[0]:.3f}, after {INTERVAL} {ends[1]:.3f}, end {ends[2]:.3f}'
-        )
+            axes.grid()
     left.set(ylabel=f'training loss, mean of {INTERVAL} iterations', xlabel='iteration')
     right.set(ylabel='bbox mAP on val', xlabel='iteration', ylim=(0, None))
-    right.legend(frameon=False, loc='lower right')
+    right.legend(loc='lower right')
     figure.suptitle(
         f'sepp_v2 put into a trained Faster R-CNN R18; {len(seeds)} seeds and their mean'
     )
-    for axes in (left, right):
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.grid(alpha=0.25)
-    FIGURE.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURE, dpi=130)
-    print(FIGURE)
+    return figure
 
 
 def main() -> None:

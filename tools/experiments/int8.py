@@ -1,10 +1,10 @@
-"""What int8 costs an FCN whose backbone onnxruntime quantises, by the gate of its attention.
+"""What int8 costs an FCN, by the gate of its attention.
 
-For each gate an FCN R18 is trained on the built-in data, its backbone exported and quantised
-statically (weights and activations int8, per channel, calibrated on training images), and put back
-into the segmenter in torch. ``results/int8.json`` gets mIoU with the backbone in torch, in
-onnxruntime and in int8, and how far the features of each stage stand above their error. What is
-there already is not run again.
+For each gate an FCN R18 is trained on the built-in data. Its backbone is exported, quantised
+statically by onnxruntime (weights and activations int8, weights per channel, calibrated on training
+images), and put back into the segmenter. ``results/int8.json`` holds the mIoU with the backbone in
+torch, in onnxruntime and in int8, and the signal-to-error ratio of the features of each stage. A
+gate whose result is there is not measured again.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
 from mmse.engine.preflight import preflight
 from mmse.export.onnx import export_onnx
-from mmse.utils.files import write_json
+from mmse.utils.files import read_json, write_json
 
 WORK = Path('work_dirs/int8')
 RESULTS = Path('results/int8.json')
@@ -34,7 +34,7 @@ ITERATIONS, CALIBRATION_BATCHES = 240, 16
 
 
 class OnnxBackbone(nn.Module):
-    """A backbone that onnxruntime computes: images (B, 3, H, W) to the maps of its stages."""
+    """A backbone in onnxruntime: images (B, 3, H, W) to the feature maps of its stages."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -59,15 +59,15 @@ def quantise(file: Path, out: Path, batches: Iterator[np.ndarray]) -> None:
     """Quantise an ONNX file statically to int8.
 
     Args:
-        file: The exported backbone, with folded norms.
+        file: The exported backbone with folded norms.
         out: The file to write.
-        batches: Images to calibrate with, (B, 3, H, W).
+        batches: Batches of images to calibrate with, each (B, 3, H, W).
     """
     quantize_static(file, out, Calibration(batches), per_channel=True)
 
 
 def signal_to_error(found: Tensor, wanted: Tensor) -> float:
-    """Energy of a map over that of its error, dB."""
+    """Energy of a feature map over the energy of its error, dB."""
     return float(10 * torch.log10(wanted.square().sum() / (found - wanted).square().sum()))
 
 
@@ -122,7 +122,7 @@ def measure(gate: str) -> dict[str, Any]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = read_json(RESULTS) if RESULTS.is_file() else {}
     for gate in GATES:
         if gate not in results:
             results[gate] = measure(gate)

@@ -1,14 +1,13 @@
-"""How far ONNX files in onnxruntime are from their model, for every preset and for whole models.
+"""How closely ONNX files in onnxruntime follow their models, for every preset and whole models.
 
-An SE-ResNet-50 with each preset, and the FCN and RetinaNet of ``configs/``: weights drawn from a
-seed, statistics of the norms from a batch of random images. Each is exported as it is and folded,
-and compared at sizes that it was not traced with, by its largest difference over the largest value
-of the output. ``results/onnx_parity.json`` gets the numbers, the terminal the worst of them, as in
-docs/production.md. What is there already is not run again.
+Measured are an SE-ResNet-50 with each preset, and the FCN and the RetinaNet of ``configs/``, with
+seeded weights, and norm statistics from a batch of random images. Each is exported as it is and
+folded, and compared at sizes that it was not traced with: the largest difference over the largest
+value of the output. ``results/onnx_parity.json`` holds all numbers; the terminal shows the table of
+the worst ones in docs/production.md. What is in the file is not measured again.
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from mmse.engine.config import load_config
 from mmse.export.onnx import export_onnx, load_part, parity
 from mmse.models import SEResNet
 from mmse.models.settings import PRESETS
-from mmse.utils.files import write_json
+from mmse.utils.files import read_json, write_json
 
 RESULTS = Path('results/onnx_parity.json')
 TRACED = (1, 256, 256)
@@ -34,7 +33,7 @@ def seeded_backbone(preset: str) -> nn.Module:
 
 
 def seeded_model(name: str) -> nn.Module:
-    """What ``tools/export_onnx.py`` exports of a shipped config."""
+    """The module that ``tools/export_onnx.py`` exports of a shipped config."""
     cfg = load_config(f'configs/{name}.py')
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
@@ -48,7 +47,7 @@ def seeded_model(name: str) -> nn.Module:
 
 
 def with_statistics(backbone: nn.Module) -> nn.Module:
-    """In eval mode, with the norms' statistics of a batch of random images."""
+    """The backbone in eval mode, its norms with the statistics of a batch of random images."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the average itself
@@ -58,7 +57,7 @@ def with_statistics(backbone: nn.Module) -> nn.Module:
 
 
 def measure(case: str, fold: bool) -> dict[str, float]:
-    """The relative difference at each size, by ``BATCHxHEIGHTxWIDTH``."""
+    """The relative difference at each size, which is named ``BATCHxHEIGHTxWIDTH``."""
     module = seeded_backbone(case) if case in PRESETS else seeded_model(case)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'net.onnx'
@@ -69,7 +68,7 @@ def measure(case: str, fold: bool) -> dict[str, float]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = read_json(RESULTS) if RESULTS.is_file() else {}
     for case in (*PRESETS, *MODELS_AS_A_WHOLE):
         for form, fold in (('as it is', False), ('folded', True)):
             if form not in results.setdefault(case, {}):
