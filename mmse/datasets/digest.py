@@ -63,13 +63,13 @@ def leaf_datasets(dataset: Dataset) -> list[Dataset]:
     return [dataset]
 
 
-def is_built_in(dataset: Dataset) -> bool:
+def is_built_in(dataset: Mapping[str, Any]) -> bool:
     """Whether a dataset is one of ``mmse.datasets.builtin``, which generates its data."""
     kind = _class_of(dataset)
     return kind is not None and kind.__module__ == 'mmse.datasets.builtin'
 
 
-def _class_of(dataset: Dataset) -> type[Any] | None:
+def _class_of(dataset: Mapping[str, Any]) -> type[Any] | None:
     kind = dataset['type']
     with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
         found: type[Any] | None = registry.get(kind) if isinstance(kind, str) else kind

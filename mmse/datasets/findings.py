@@ -1,9 +1,19 @@
-"""What the checks of detection and segmentation data share."""
+"""What a check of data hands on: a summary, warnings, and the faults that stop a training."""
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
+
+from mmengine.logging import print_log
+
+from mmse.utils.errors import UserError
+
+T = TypeVar('T')
+
+_SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass
@@ -12,20 +22,29 @@ class Report:
 
     Args:
         summary: One line with the counts.
-        classes: Class names (detection), or the labels that were seen (segmentation).
         warnings: Sentences worth logging.
     """
 
     summary: str
-    classes: tuple[str, ...] | tuple[int, ...]
     warnings: list[str] = field(default_factory=list)
 
 
-def find_missing(files: Iterable[Path]) -> list[str]:
+def refuse(where: str, problems: Sequence[str]) -> None:
+    """Raise the faults that were found, if there are any, as one sentence.
+
+    Raises:
+        UserError: It begins with ``where``, the file or the place in the config.
+    """
+    if problems:
+        raise UserError(f'{where}: ' + '; '.join(problems))
+
+
+def find_missing(files: Iterable[str | Path]) -> list[str]:
     """The files that do not exist; lists every folder once instead of asking for each file."""
     listed: dict[Path, set[str]] = {}
     missing = []
-    for file in files:
+    for path in files:
+        file = Path(path)
         if file.parent not in listed:
             try:
                 with os.scandir(file.parent) as entries:
@@ -35,3 +54,18 @@ def find_missing(files: Iterable[Path]) -> list[str]:
         if file.name not in listed[file.parent]:
             missing.append(str(file))
     return missing
+
+
+def progress(items: Sequence[T], what: str) -> Iterator[T]:
+    """The items one after another; every few seconds a line says how many are done."""
+    last = time.monotonic()
+    for done, item in enumerate(items):
+        if (now := time.monotonic()) - last > _SECONDS_BETWEEN_LINES:
+            last = now
+            print_log(f'{what}: {done} of {len(items)} images checked', 'current')
+        yield item
+
+
+def size(width_height: Sequence[Any]) -> str:
+    """A size as text, width first, such as ``640x480``."""
+    return f'{width_height[0]}x{width_height[1]}'

@@ -1,24 +1,26 @@
 """What is checked before a run starts and anything is written: data, classes, checkpoint."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
-from mmse.checkpoints.belonging import check_checkpoint, check_pretrained
-from mmse.datasets.coco_checks import annotations, check_coco
-from mmse.datasets.seg_checks import check_seg_pairs
+from mmse.checkpoints.belonging import check_checkpoint, check_classes, check_pretrained
+from mmse.datasets.check import check_data
+from mmse.datasets.digest import is_built_in
+from mmse.datasets.reading import dataset_class, leaves, type_name
 from mmse.datasets.shapes import DEFAULT_ROOT, check_shapes
 from mmse.engine.build import BuiltModel, build_model
 from mmse.engine.config import walk
-from mmse.engine.config.own_data import HEADS, innermost
+from mmse.engine.config.kinds import metrics_of, scope_of
+from mmse.engine.config_checks import check_batch_of_one, check_config, classes_of
 from mmse.utils.dependencies import require
 from mmse.utils.errors import UserError
 
-Dataset = MutableMapping[str, Any]
+HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 
 # Where the public data sets come from, by the type of mmdet's or mmseg's dataset class.
 SOURCES = {
@@ -45,23 +47,25 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
             cycle of the learning rate that is shorter than the training, a model that cannot be
             built, or a checkpoint that does not belong to it.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    if cfg.get('default_scope') == 'mmdet':
+    scope = scope_of(cfg)
+    init_default_scope(scope)
+    if scope == 'mmdet':
         require('mmcv.ops', 'detectors')
-    datasets = [
-        (split, dataset)
-        for split in splits
-        if cfg.get(f'{split}_dataloader') is not None
-        for dataset in _datasets(cfg[f'{split}_dataloader']['dataset'])
-    ]
-    built_in = [
-        Path(dataset.get('data_root', DEFAULT_ROOT))
-        for split, dataset in datasets
-        if _is_built_in(_dataset_class(split, dataset))
-    ]
-    for split, dataset in datasets:
-        _check_dataset(cfg, split, dataset)
-    annotations.clear()
+    check_config(cfg, splits)
+    used = [split for split in splits if cfg.get(f'{split}_dataloader') is not None]
+    built_in: list[Path] = []
+    for split in used:
+        place = f'{split}_dataloader.dataset'
+        for where, dataset in leaves(cfg[f'{split}_dataloader']['dataset'], place):
+            _check_settings(cfg, where, dataset)
+            if is_built_in(dataset):
+                built_in.append(Path(dataset.get('data_root', DEFAULT_ROOT)))
+    for split in used:
+        metrics = metrics_of(cfg.get(f'{split}_evaluator')) if split != 'train' else []
+        for report in check_data(cfg, split, metrics):
+            print_log(f'{split} data: {report.summary}', 'current')
+            for warning in report.warnings:
+                print_log(f'{split} data: {warning}', 'current', level=30)
     _check_evaluators(cfg, splits, built_in)
     if 'train' in splits:
         check_one_cycle(cfg)
@@ -69,75 +73,36 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
     checkpoint = cfg.get('load_from')
     if checkpoint is not None and '://' not in str(checkpoint):
         check_checkpoint(checkpoint, model.module, whole_checkpoint)
+        if whole_checkpoint:
+            check_classes(checkpoint, classes_of(cfg, splits[0]), f'the {splits[0]} data')
     check_pretrained(model.module)
+    if 'train' in splits:
+        check_batch_of_one(cfg, model.module)
     return model
 
 
-def _datasets(dataset: Dataset) -> list[Dataset]:
-    dataset = innermost(dataset)
-    if 'datasets' in dataset:
-        return [inner for d in dataset['datasets'] for inner in _datasets(d)]
-    return [dataset]
-
-
-def _dataset_class(split: str, dataset: Dataset) -> type[Any]:
-    with DATASETS.switch_scope_and_registry(None) as registry:  # the default scope's
-        kind: type[Any] | None = registry.get(dataset['type'])
-    if kind is None:
-        raise UserError(f'{split}_dataloader: there is no dataset of type {dataset["type"]}')
-    return kind
-
-
-def _is_built_in(kind: type) -> bool:
-    return kind.__module__.startswith('mmse.')
-
-
-def _check_dataset(cfg: Config, split: str, dataset: Dataset) -> None:
-    kind = _dataset_class(split, dataset)
+def _check_settings(cfg: Config, place: str, dataset: Mapping[str, Any]) -> None:
+    """Check where a data set is and how many classes it has, without reading it."""
+    kind = dataset_class(dataset, place)
     root = Path(dataset.get('data_root') or '.')
-    bases = {base.__name__: base for base in kind.__mro__}
-    if not _is_built_in(kind) and not root.is_dir():
+    if not is_built_in(dataset) and '://' not in str(root) and not root.is_dir():
+        bases = {base.__name__ for base in kind.__mro__}
         source = next((SOURCES[name] for name in SOURCES if name in bases), None)
         raise UserError(
-            f'{split}_dataloader: there is no data folder {root}'
+            f'{place}: there is no data folder {root}'
             + (f'; get the data: {source}' if source else '')
             + '; or set data_root to where it is'
         )
-    classes = (dataset.get('metainfo') or {}).get('classes') or kind.METAINFO.get('classes')
-    if classes:
-        _check_num_classes(cfg, len(classes), dataset['type'])
-    if _is_built_in(kind):
+    classes = (dataset.get('metainfo') or {}).get('classes') or getattr(kind, 'METAINFO', {}).get(
+        'classes'
+    )
+    if classes and not isinstance(classes, str):
+        _check_num_classes(cfg, len(classes), type_name(dataset['type']))
+    if is_built_in(dataset):
         try:
             check_shapes(dataset.get('data_root', DEFAULT_ROOT), **(dataset.get('shapes') or {}))
         except TypeError as error:
-            raise UserError(f'{split}_dataloader.dataset.shapes: {error}') from error
-        return
-    if _reads_as(kind, bases.get('CocoDataset')):
-        folder = root / (dataset.get('data_prefix') or {}).get('img', '')
-        report = check_coco(root / dataset['ann_file'], folder, classes)
-    elif 'BaseSegDataset' in bases:
-        try:
-            built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': False})
-        except (AssertionError, KeyError, OSError, TypeError) as error:
-            raise UserError(f'{split}_dataloader: the data set cannot be read: {error}') from error
-        pairs = [(item['img_path'], item['seg_map_path']) for item in built]
-        report = check_seg_pairs(
-            pairs,
-            len(built.metainfo['classes'] or ()),
-            built.ignore_index,
-            built.reduce_zero_label,
-        )
-    else:
-        return
-    print_log(f'{split} data: {report.summary}', 'current')
-    for warning in report.warnings:
-        print_log(f'{split} data: {warning}', 'current', level=30)
-
-
-def _reads_as(kind: type, base: type | None) -> bool:
-    """Whether a dataset class reads its files as ``base`` does; some keep only the name."""
-    methods = ('load_data_list', 'parse_data_info')
-    return base is not None and all(getattr(kind, m) is getattr(base, m) for m in methods)
+            raise UserError(f'{place}.shapes: {error}') from error
 
 
 def _check_num_classes(cfg: Config, expected: int, dataset: str) -> None:

@@ -1,0 +1,154 @@
+"""The check of a config's data: what will be trained, what is left out, and what is wrong."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+
+from mmse.datasets import coco_file
+from mmse.datasets.cache import cached
+from mmse.datasets.coco_values import Content
+from mmse.datasets.detection import Objects, loads_masks
+from mmse.datasets.digest import is_built_in
+from mmse.datasets.findings import Report, refuse
+from mmse.datasets.images import samples
+from mmse.datasets.left_out import in_words, left_out, set_aside
+from mmse.datasets.orientation import Turned
+from mmse.datasets.pictures import Pictures, missing
+from mmse.datasets.reading import Reading, dataset_class, leaves, read_dataset, type_name
+from mmse.datasets.segmentation import Labels, loads_labels
+from mmse.utils.errors import UserError
+
+
+def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = ()) -> list[Report]:
+    """Check every data set of one split, or take what an earlier check of the same data found.
+
+    The data sets are built from the config, and images and annotations are read by its own loading
+    transforms, so the numbers are those of the training. Nothing but the report of a check that
+    went well is written, into the user's cache folder.
+
+    Args:
+        cfg: The full config; its default scope must be set.
+        split: train, val or test.
+        metrics: The metrics that evaluate the split; those with ``format_only`` write predictions
+            and need no objects.
+
+    Returns:
+        One report for each data set that reads files.
+
+    Raises:
+        UserError: One sentence with what was found, where, and what to do.
+    """
+    place = f'{split}_dataloader.dataset'
+    found = list(leaves(cfg[f'{split}_dataloader']['dataset'], place))
+    if all(is_built_in(leaf) for _, leaf in found):
+        return []
+    return cached(cfg, split, lambda: _check_split(cfg, split, metrics))
+
+
+class _Use(NamedTuple):
+    """What a split's data are used for: training, scores, and scores of masks."""
+
+    training: bool
+    scored: bool
+    segm: bool
+
+    @property
+    def needs_objects(self) -> bool:
+        return self.training or self.scored
+
+
+def _check_split(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) -> list[Report]:
+    scoring = [metric for metric in metrics if not metric.get('format_only')]
+    segm = any('segm' in str(m.get('metric', '')) for m in scoring)
+    training = split == 'train'
+    use = _Use(training, bool(scoring) and not training, segm)
+    reports: list[Report] = []
+    for place, leaf in leaves(cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset'):
+        if is_built_in(leaf):
+            continue
+        if issubclass(dataset_class(leaf, place), BaseDataset):
+            reports.append(_check_dataset(leaf, place, use))
+        else:
+            kind = type_name(leaf['type'])
+            reports.append(Report(f'{kind} is no BaseDataset of MMEngine, so it was not read'))
+    coco_file.annotations.clear()
+    return reports
+
+
+def _check_dataset(cfg: Mapping[str, Any], place: str, use: _Use) -> Report:
+    """Check one data set: its files, then what they list, then their contents."""
+    where, notes = place, list[str]()
+    content: Content | None = None
+    if _reads_coco(dataset_class(cfg, place)):
+        ann_file = Path(cfg.get('data_root') or '', cfg.get('ann_file') or '')
+        where = str(ann_file)
+        content, notes = _check_coco(cfg, place, ann_file, use)
+    reading = read_dataset(cfg, place)
+    notes += left_out(reading)
+    if not reading.items:
+        refuse(where, notes if reading.listed else [_no_images(reading)])
+    refuse(where, missing(reading))
+    aside = set_aside(reading, content) if content is not None else Counter[str]()
+    if aside:
+        notes.append(f'mmdet leaves out {aside.total()} objects: {in_words(aside)}')
+    pictures, turned = Pictures(reading), Turned(reading)
+    contents: list[Objects | Labels] = []
+    if any('instances' in item for item in reading.items[:1]):
+        contents.append(
+            Objects(reading, use.segm or loads_masks(reading), use.needs_objects, aside)
+        )
+    if with_labels := loads_labels(reading):
+        contents.append(Labels(reading, use.training))
+    for sample in samples(reading, with_labels, place):
+        for findings in (pictures, turned, *contents):
+            findings.see(sample)
+    # An image that cannot be read is the cause of other faults, a wrong size that of a wrong turn.
+    for findings in (pictures, *contents, turned):
+        problems = findings.problems()
+        refuse(where, [*problems, *notes] if problems else [])
+    summary = ', '.join(findings.summary() for findings in (pictures, *contents))
+    warnings = [
+        *notes,
+        *(warning for f in (pictures, turned, *contents) for warning in f.warnings()),
+    ]
+    return Report(f'{where}: {summary}', [f'{where}: {warning}' for warning in warnings])
+
+
+def _check_coco(
+    cfg: Mapping[str, Any], place: str, ann_file: Path, use: _Use
+) -> tuple[Content, list[str]]:
+    """The content of a data set's COCO file, and what is worth a warning."""
+    content = coco_file.read_coco(ann_file, without_objects=not use.needs_objects)
+    coco_file.check_references(content, ann_file)
+    if use.scored:
+        coco_file.check_for_evaluation(content, ann_file)
+    trained = (cfg.get('metainfo') or {}).get('classes')
+    if trained is None:
+        trained = dataset_class(cfg, place).METAINFO.get('classes')
+    if isinstance(trained, str):
+        if not Path(trained).is_file():
+            raise UserError(
+                f'{place}.metainfo.classes is the text {trained!r}: write ({trained!r},), with a '
+                'comma'
+            )
+        return content, []
+    return content, coco_file.check_classes(content, ann_file, trained)
+
+
+def _reads_coco(kind: type[Any]) -> bool:
+    """Whether a class reads its files as mmdet's CocoDataset does; some keep only the name."""
+    base = {base.__name__: base for base in kind.__mro__}.get('CocoDataset')
+    methods = ('load_data_list', 'parse_data_info')
+    return base is not None and all(getattr(kind, m) is getattr(base, m) for m in methods)
+
+
+def _no_images(reading: Reading) -> str:
+    dataset = reading.dataset
+    folder = next(iter((dataset.data_prefix or {}).values()), '')
+    suffix = getattr(dataset, 'img_suffix', None)
+    ending = f' whose names end in {suffix}' if suffix else ''
+    return f'there are no images{ending} in {folder}: check data_root, data_prefix and img_suffix'

@@ -1,0 +1,118 @@
+"""Class names of a folder of label maps."""
+
+from pathlib import Path
+
+import numpy as np
+from mmengine.fileio import list_dir_or_file
+from PIL import Image
+
+from mmse.datasets.findings import progress, refuse
+from mmse.datasets.images import read_header
+from mmse.datasets.segmentation import COLOURS, file_fault
+from mmse.utils.errors import UserError
+from mmse.utils.text import counted, name_some, repeated
+
+_SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg', '.webp')
+_NAMES = 'classes.txt'
+
+
+def seg_classes(
+    data_root: str | Path, seg_dir: str | Path, ignore_index: int = 255
+) -> tuple[str, ...]:
+    """Class names for a folder of label maps.
+
+    They are the lines of ``classes.txt`` in ``data_root`` where there is one, in the order of the
+    labels; otherwise ``class_0`` up to the highest label.
+
+    Args:
+        data_root: The data folder.
+        seg_dir: The folder of label maps, searched with its subfolders.
+        ignore_index: The label that is no class.
+
+    Raises:
+        UserError: ``classes.txt`` is empty, repeats a name or is none of one name per line, or the
+            labels cannot be those of classes.
+    """
+    listing = Path(data_root) / _NAMES
+    if listing.is_file():
+        return _read_names(listing)
+    return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index)))
+
+
+def scan_labels(seg_dir: str | Path, ignore_index: int = 255) -> int:
+    """Number of classes in a folder of label maps: the highest label plus one.
+
+    Every map is read, because one that is skipped may hold the highest label.
+
+    Args:
+        seg_dir: The folder of label maps, searched with its subfolders; hidden files do not count.
+        ignore_index: The label that is no class.
+
+    Raises:
+        UserError: There are no label maps, one cannot be read, or their labels cannot be those of
+            classes: one only, or grey values.
+    """
+    names = sorted(list_dir_or_file(str(seg_dir), list_dir=False, recursive=True))
+    files = [Path(seg_dir, n) for n in names if Path(n).suffix.lower() in _SUFFIXES]
+    if not files:
+        raise UserError(f'{seg_dir} has no label maps ({", ".join(_SUFFIXES)})')
+    found: set[int] = set()
+    faults: dict[str, list[str]] = {}
+    for file in progress(files, f'labels in {seg_dir}'):
+        labels = _read_labels(file)
+        fault = COLOURS if labels.ndim != 2 else file_fault(file)
+        if fault is not None:
+            faults.setdefault(fault, []).append(str(file))
+        else:
+            found.update(map(int, np.unique(labels)))
+    refuse(str(seg_dir), [s for what, which in faults.items() for s in counted(what, which)])
+    return _number_of_classes(found, ignore_index, f'the {len(files)} label maps in {seg_dir}')
+
+
+def _number_of_classes(found: set[int], ignore_index: int, which: str) -> int:
+    classes = sorted(found - {ignore_index})
+    if not classes:
+        raise UserError(f'{which} hold nothing but {ignore_index}')
+    highest = classes[-1]
+    if len(classes) == 1 and ignore_index in found:
+        raise UserError(
+            f'{which} hold only {highest} and {ignore_index}, and {ignore_index} is left out of '
+            f'the loss, so there is nothing to tell apart: if {ignore_index} is a class, write its '
+            'number instead, such as 1'
+        )
+    if 2 * len(classes) < highest + 1:
+        values = [str(v) for v in classes]
+        raise UserError(
+            f'{which} hold the labels {name_some(values, 12)}, which are no numbers of classes but '
+            f'grey values or ids: number the classes from 0 to {len(classes) - 1}, or name all '
+            f'{highest + 1} in {_NAMES}'
+        )
+    return highest + 1
+
+
+def _read_names(listing: Path) -> tuple[str, ...]:
+    try:
+        text = listing.read_bytes().decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise UserError(f'{listing} is not in UTF-8: save it as UTF-8 ({error})') from error
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not names:
+        raise UserError(f'{listing} is empty: write one class name per line, in label order')
+    if twice := repeated('class name', names):
+        raise UserError(f'{listing}: {twice[0]}')
+    if names[0].strip('_').lower() == 'ignore':
+        raise UserError(
+            f'{listing} begins with {names[0]}, which is label -1 in LabelMe: take that line out, '
+            'so that the first name is that of label 0'
+        )
+    return names
+
+
+def _read_labels(file: Path) -> np.ndarray:
+    """A label map as mmseg reads it: with Pillow, so that a palette image gives its indices."""
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image)
+    except OSError as error:
+        state = 'damaged' if read_header(file) else 'no readable image'
+        raise UserError(f'{file} is {state}: {error}') from error

@@ -1,0 +1,154 @@
+"""COCO annotation files: ids, classes, and what COCOeval needs."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmse.datasets.coco_values import Content, Entry, parse
+from mmse.datasets.findings import refuse
+from mmse.utils.errors import UserError
+from mmse.utils.files import ReadFiles
+from mmse.utils.text import counted, name_some, repeated
+
+# Parsed files: one is asked for its classes, then checked.
+annotations: ReadFiles[Content] = ReadFiles()
+
+
+def coco_classes(ann_file: str | Path) -> tuple[str, ...]:
+    """Class names of a COCO annotation file, in the order in which the file lists them.
+
+    That is the order in which mmdet numbers the classes, whatever their ids are.
+
+    Raises:
+        UserError: The file is missing or not in COCO's format, or names or ids occur twice.
+    """
+    content = read_coco(ann_file, without_objects=True)
+    categories = content['categories']
+    problems = repeated('category id', (c['id'] for c in categories))
+    used = {a['category_id'] for a in content['annotations']}
+    names = Counter(c['name'] for c in categories)
+    for name in [name for name, count in names.items() if count > 1]:
+        ids = [c['id'] for c in categories if c['name'] == name]
+        unused = [i for i in ids if i not in used]
+        problems.append(
+            f'{len(ids)} categories are called {name} (ids {", ".join(map(str, ids))})'
+            + (
+                f', and no annotation has id {name_some([str(i) for i in unused])}: '
+                'take that entry out of "categories"'
+                if unused
+                else ': give each a name of its own'
+            )
+        )
+    if not categories:
+        problems.append('there are no categories')
+    refuse(str(ann_file), problems)
+    return tuple(c['name'] for c in categories)
+
+
+def read_coco(ann_file: str | Path, *, without_objects: bool = False) -> Content:
+    """Parse a COCO annotation file and check the type of every value that is used.
+
+    Args:
+        ann_file: The file.
+        without_objects: A file without the list ``annotations`` will do, as for images that are
+            only predicted.
+
+    Raises:
+        UserError: The file cannot be read, or is not in COCO's format.
+    """
+    if (content := annotations.get(ann_file)) is None:
+        content = annotations.keep(ann_file, parse(Path(ann_file)))
+    if 'annotations' not in content and not without_objects:
+        raise UserError(
+            f"{ann_file} is not in COCO format: it has no list 'annotations'; to predict images "
+            'without ground truth, set format_only=True and outfile_prefix of test_evaluator'
+        )
+    return {'annotations': [], **content}
+
+
+def check_references(content: Content, ann_file: str | Path) -> None:
+    """Check that ids are given once, that those they refer to exist, and that boxes are in pixels.
+
+    Raises:
+        UserError: It counts and names what does not fit.
+    """
+    images = {image['id'] for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    objects = content['annotations']
+    problems = [
+        *repeated('image id', (image['id'] for image in content['images'])),
+        *repeated('annotation id', (a['id'] for a in objects)),
+        *_unknown(objects, 'image_id', images),
+        *_unknown(objects, 'category_id', categories),
+    ]
+    refuse(str(ann_file), problems)
+    boxes = [a['bbox'] for a in objects]
+    if boxes and all(0 <= value <= 1 for box in boxes for value in box):
+        raise UserError(
+            f'{ann_file}: all boxes lie between 0 and 1: COCO boxes are [x, y, width, height] in '
+            'pixels, so multiply them by the width and height of their image'
+        )
+
+
+def check_for_evaluation(content: Content, ann_file: str | Path) -> None:
+    """Check what COCOeval needs beyond what a training needs.
+
+    It keeps the ids of annotations in an array of numbers, where 0 stands for "no match".
+
+    Raises:
+        UserError: An annotation has no ``iscrowd``, or an id that is 0 or a text.
+    """
+    names = {image['id']: image['file_name'] for image in content['images']}
+    objects = content['annotations']
+    problems = [
+        *counted(
+            'annotations have no iscrowd, which COCOeval reads: write 0 for an ordinary object',
+            [f'id {a["id"]}' for a in objects if 'iscrowd' not in a],
+        ),
+        *counted(
+            'annotations have a text as id, and COCOeval needs numbers: number them from 1',
+            [json.dumps(a['id']) for a in objects if isinstance(a['id'], str)],
+        ),
+    ]
+    if zero := [str(names.get(a['image_id'])) for a in objects if a['id'] == 0]:
+        problems.append(
+            f'an annotation has id 0 (in {zero[0]}), which COCOeval takes for "no match", so that '
+            'its object would count as missed: number the annotations from 1'
+        )
+    refuse(str(ann_file), problems)
+
+
+def check_classes(content: Content, ann_file: str | Path, trained: Sequence[str]) -> list[str]:
+    """Compare the classes of the config with those of the file.
+
+    Returns:
+        Warnings: classes of the file that are not trained.
+
+    Raises:
+        UserError: A class is not in the file, or they stand in another order there.
+    """
+    names = coco_classes(ann_file)
+    if unknown := [name for name in trained if name not in names]:
+        raise UserError(
+            f'{ann_file} has no class {name_some(unknown)}: its classes are {", ".join(names)}'
+        )
+    if (order := tuple(name for name in names if name in trained)) != tuple(trained):
+        raise UserError(
+            f'{ann_file} lists its classes as {", ".join(order)}, the config as '
+            f'{", ".join(trained)}: mmdet numbers them in the order of the file, so make them equal'
+        )
+    ids = {c['id']: c['name'] for c in content['categories']}
+    boxes = Counter(ids.get(a['category_id']) for a in content['annotations'])
+    others = [f'{name} ({boxes[name]} objects)' for name in names if name not in trained]
+    return counted('classes of the file are not trained', others)
+
+
+def _unknown(objects: Sequence[Entry], key: str, known: set[Any]) -> list[str]:
+    strange = [a for a in objects if a[key] not in known]
+    found = counted(f'annotations have an unknown {key}', [f'id {a["id"]}' for a in strange])
+    as_text = {str(k) for k in known}
+    if strange and all(str(a[key]) in as_text for a in strange):
+        return [f'{found[0]}: it is a text in one place and a number in the other']
+    return found
