@@ -124,7 +124,7 @@ def test_whole_model_from_the_command_line(config, options, tmp_path):
 
 def test_two_stage_detectors_are_sent_to_mmdeploy(tmp_path):
     cfg, checkpoint = saved('faster_rcnn_se_r50.py', TINY_FASTER_RCNN, tmp_path)
-    with pytest.raises(UserError, match=r'FasterRCNN selects proposals .* export_detector'):
+    with pytest.raises(UserError, match=r'FasterRCNN selects proposals .* tools.export_detector'):
         load_part(load_config(str(cfg)), str(checkpoint), 'model')
     assert isinstance(load_part(load_config(str(cfg)), str(checkpoint), 'backbone'), SEResNet)
 
