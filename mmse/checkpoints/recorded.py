@@ -4,9 +4,11 @@ It is Python source, which is parsed but never run: literals and ``dict(key=valu
 """
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mmse.models.keys import blocks_of, stage_depths
+from mmse.models.resolve import resolve_stages
 from mmse.utils.errors import UserError
 
 
@@ -34,6 +36,38 @@ def recorded_attention(checkpoint: Mapping[str, Any]) -> Any:
     except (SyntaxError, ValueError) as error:
         raise UserError(f'the attention in its config cannot be read: {error}') from error
     return None
+
+
+def recorded_blocks(
+    checkpoint: Mapping[str, Any], prefix: str, weights: Iterable[str]
+) -> dict[str, dict[str, Any]] | None:
+    """The settings of each block's attention that a checkpoint records.
+
+    They are in the metadata of its state dict, or follow from the config in it.
+
+    Args:
+        checkpoint: What was read from the file.
+        prefix: The prefix of the backbone's weights, such as ``backbone.``.
+        weights: The backbone's keys, without the prefix.
+
+    Returns:
+        ``AttentionSettings.to_dict()`` by the block's name; None if nothing is recorded.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    metadata = getattr(state, '_metadata', None) or {}
+    found = metadata.get(prefix.rstrip('.'), {}).get('attention')
+    if found is not None:
+        return dict(found)
+    try:
+        attention = recorded_attention(checkpoint) if prefix == 'backbone.' else None
+        if attention is None:
+            return None
+        blocks = blocks_of(weights)
+        stages = resolve_stages(attention, stage_depths(blocks))
+    except UserError:
+        return None  # a config of another form says nothing
+    flat = [settings for stage in stages for settings in stage]
+    return {name: s.to_dict() for name, s in zip(blocks, flat, strict=True) if s is not None}
 
 
 def _items(node: ast.expr) -> dict[str, ast.expr]:

@@ -62,7 +62,7 @@ def starting_weights(
     if init_cfg is not None:
         return init_cfg, None
     ours = [
-        {'type': 'Kaiming', 'layer': 'Conv2d'},
+        {'type': 'Kaiming', 'layer': ['Conv2d', 'Linear']},
         {'type': 'Constant', 'val': 1, 'layer': ['_BatchNorm', 'GroupNorm']},
     ]
     if not zero_init_residual:

@@ -1,5 +1,6 @@
 """ChannelAttention: squeeze, excitation, gate and recalibration in one module."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,23 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmse.models import functional
+from mmse.models.meaning import check_meaning
 from mmse.models.resolve import resolve_attention
 from mmse.models.settings import describe
 from mmse.registry import MODELS
 from mmse.utils.errors import UserError
-
-ACTIVATIONS = {'silu': F.silu, 'relu': F.relu}
-
-
-class _Linear(nn.Conv2d):
-    """A linear layer, (B, C_in) to (B, C_out), with the weights of a 1x1 convolution.
-
-    Checkpoints have them in that shape; a convolution's kernels, made for maps, take three to six
-    times as long.
-    """
-
-    def forward(self, s: Tensor) -> Tensor:
-        return F.linear(s, self.weight.flatten(1), self.bias)
 
 
 @MODELS.register_module()
@@ -58,8 +47,8 @@ class ChannelAttention(nn.Module):
         self.settings = resolved
         self.in_channels = in_channels
         self.hidden_channels = max(resolved.min_hidden, in_channels // resolved.reduction)
-        self.fc1 = _Linear(in_channels, self.hidden_channels, 1, bias=resolved.bias)
-        self.fc2 = _Linear(self.hidden_channels, in_channels, 1, bias=resolved.bias)
+        self.fc1 = nn.Linear(in_channels, self.hidden_channels, bias=resolved.bias)
+        self.fc2 = nn.Linear(self.hidden_channels, in_channels, bias=resolved.bias)
         self.fusion_logits = nn.Parameter(torch.zeros(2)) if resolved.fusion == 'softmax' else None
         self.alpha: Tensor | float | None = resolved.alpha
         if resolved.learnable_alpha:
@@ -68,6 +57,8 @@ class ChannelAttention(nn.Module):
             start = functional.inverse_softplus(resolved.temperature)
             self.raw_temperature = nn.Parameter(torch.tensor([start]))
         self.random_start = True
+        self.watcher: Callable[[Tensor], None] | None = None
+        self._register_state_dict_hook(_record_settings)  # type: ignore[no-untyped-call]
 
     @property
     def temperature(self) -> Tensor | float:
@@ -83,10 +74,16 @@ class ChannelAttention(nn.Module):
         return functional.gain(0.5, self.settings.residual, alpha)
 
     def gate(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
-        """The gate g of each channel, (B, C), from average and maximum, (B, C) each or None."""
+        """The gate g of each channel, (B, C), from average and maximum, (B, C) each or None.
+
+        ``watcher``, if there is one, is shown every gate.
+        """
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
-        z = self.fc2(ACTIVATIONS[self.settings.act](self.fc1(s)))
-        return functional.gate(z, self.settings.gate, self.temperature)
+        z = self.fc2(functional.ACTIVATIONS[self.settings.act](self.fc1(s)))
+        g = functional.gate(z, self.settings.gate, self.temperature)
+        if self.watcher is not None:
+            self.watcher(g.detach())
+        return g
 
     def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
         """The gain of each channel, g or 1 + alpha * g, (B, C)."""
@@ -99,13 +96,29 @@ class ChannelAttention(nn.Module):
         return functional.recalibrate(x, gain)
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *args: Any
     ) -> None:
-        # Loading other weights ends the random start. MMEngine's loader comes through here as well.
-        given = state_dict.get(f'{prefix}fc2.weight')
-        if given is not None and not torch.equal(given.to(self.fc2.weight), self.fc2.weight):
+        # MMEngine's loader comes through here as well as torch's.
+        recorded = local_metadata.get('attention')
+        if recorded is not None and f'{prefix}fc1.weight' in state_dict:
+            check_meaning(self.settings, recorded, prefix.rstrip('.') or 'the attention')
+        for key in (f'{prefix}fc1.weight', f'{prefix}fc2.weight'):
+            # Other packages, and mmse before 0.1, have 1x1 convolutions in the place of the layers.
+            if key in state_dict and state_dict[key].ndim == 4:
+                state_dict[key] = state_dict[key].flatten(1)
+        given, own = state_dict.get(f'{prefix}fc2.weight'), self.fc2.weight
+        if given is not None and (
+            given.is_meta or own.is_meta or not torch.equal(given.to(own), own)
+        ):
             self.random_start = False
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {describe(self.settings)}'
+
+
+def _record_settings(
+    module: ChannelAttention, state_dict: dict[str, Tensor], prefix: str, local_metadata: Any
+) -> None:
+    """Hook of torch's and MMEngine's ``state_dict``: say what the weights mean in its metadata."""
+    local_metadata['attention'] = module.settings.to_dict()

@@ -37,6 +37,7 @@ class SEBasicBlock(ResidualBlock):
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
             ``path``.
+        drop_path_rate: Probability that a sample skips the branch in training (stochastic depth).
     """
 
     expansion = 1
@@ -59,6 +60,7 @@ class SEBasicBlock(ResidualBlock):
         init_cfg: Any = None,
         *,
         fused: bool = True,
+        drop_path_rate: float = 0.0,
     ) -> None:
         if dcn is not None or plugins is not None:
             raise UserError('dcn and plugins need the bottleneck block: depth 50, 101 or 152')
@@ -83,6 +85,7 @@ class SEBasicBlock(ResidualBlock):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
         self.add_attention(attention, planes)
+        self.add_drop_path(drop_path_rate)
 
     def convolve(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv2(self.relu(self.norm1(self.conv1(x))))
@@ -110,6 +113,7 @@ class SEBottleneck(ResidualBlock):
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
             ``path``.
+        drop_path_rate: Probability that a sample skips the branch in training (stochastic depth).
         groups: Groups of the 3x3 convolution (ResNeXt).
         base_width: Width of a group at ``base_channels`` planes (ResNeXt).
         base_channels: Channels of the first stage, which ``base_width`` refers to.
@@ -135,6 +139,7 @@ class SEBottleneck(ResidualBlock):
         init_cfg: Any = None,
         *,
         fused: bool = True,
+        drop_path_rate: float = 0.0,
         groups: int = 1,
         base_width: int = 4,
         base_channels: int = 64,
@@ -181,6 +186,7 @@ class SEBottleneck(ResidualBlock):
             for i, channels in ((1, width), (2, width), (3, out_channels))
         }
         self.add_attention(attention, out_channels)
+        self.add_drop_path(drop_path_rate)
 
     @property
     def norm3(self) -> nn.Module:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 T = TypeVar('T', Tensor, float)
 
+ACTIVATIONS = {'silu': F.silu, 'relu': F.relu}
+
 
 def squeeze(x: Tensor, mode: str) -> tuple[Tensor | None, Tensor | None]:
     """Squeeze each channel of a feature map to its average, its maximum, or both.

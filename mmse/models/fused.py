@@ -13,8 +13,8 @@ relu(y*(a*q) + (beta - a*mean)*q + shortcut)``.
 
 Backward, with d = grad_out*(out > 0), D = sum_hw(d) and E = sum_hw(d*(y - mean)):
 
-- the shortcut's gradient is d, the gain's sum_hw(d*x) = a*E + beta*D; from it ordinary autograd
-  finds the gradients of the attention's parameters and u of s_avg and v of s_max;
+- the shortcut's gradient is d, the gain's sum_hw(d*x) = a*E + beta*D; from it ordinary autograd on
+  (B, C) numbers finds the gradients of the attention's parameters, u of s_avg and v of s_max;
 - x has the gradient g = d*q + u/n + v*[at p], n positions per map, so beta has sum_b(sum_hw(g)) =
   sum_b(q*D + u + v), and gamma sum_b(sum_hw(g*(y - mean)))*invstd = sum_b(q*E + u*m + v*t)*invstd;
 - y has a*g with running statistics. Through the batch's mean and variance come
@@ -32,6 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models import passes
 from mmse.models.attention import ChannelAttention
+from mmse.models.excitation import excitation_grads, learned_parameters
 from mmse.utils.errors import UserError
 
 # Where a channel's mean is more deviations than this from zero, y is shifted by it first: in
@@ -40,28 +41,27 @@ FAR = 32.0**0.5
 
 
 def fused_tail(
-    y: Tensor, shortcut: Tensor, norm: _BatchNorm, attention: ChannelAttention
+    y: Tensor, shortcut: Tensor, norm: _BatchNorm, attention: ChannelAttention, reuse: bool = False
 ) -> Tensor:
     """relu(attention(norm(y)) + shortcut), with the norm's running statistics updated.
 
     Args:
         y: Output of the last convolution, (B, C, H, W), with more than one value per channel.
-            Its memory may be used for the result where no gradients are computed.
         shortcut: What is added, (B, C, H, W).
         norm: The branch's last norm, with weight and bias.
         attention: The block's attention.
+        reuse: The result may take y's memory where no gradients are computed.
 
     Raises:
         UserError: when the result is differentiated twice.
     """
-    squeeze = attention.settings.squeeze
     if not torch.is_grad_enabled():
-        known, s_avg, s_max = _squeeze(y, norm, squeeze, locate=False)
+        known, s_avg, s_max = _squeeze(y, norm, attention.settings.squeeze, locate=False)
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
-        return _recalibrate(known, norm.bias, q, shortcut, in_place=True)
-    between = _Between()
-    s_avg, s_max = _Squeeze.apply(y, norm.weight, norm.bias, norm, squeeze, between)  # type: ignore[no-untyped-call]
-    return _Recalibrate.apply(shortcut, attention.excite(s_avg, s_max), norm.bias.detach(), between)  # type: ignore[no-any-return, no-untyped-call]
+        return _recalibrate(known, norm.bias, q, shortcut, in_place=reuse)
+    inputs = (y, shortcut, norm.weight, norm.bias, norm, attention)
+    out: Tensor = _Tail.apply(*inputs, *learned_parameters(attention))  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Known(NamedTuple):
@@ -106,89 +106,33 @@ def _recalibrate(
     return out.to(known.y.dtype)
 
 
-class _Between:
-    """What the two functions of one tail hand to each other; empty outside of their passes.
-
-    Forward, from squeeze to recalibration: what is known of y. Backward, the other way, where the
-    excitation's backward pass comes between them: d, D, E and q.
-    """
-
-    forward: _Known
-    backward: tuple[Tensor, Tensor, Tensor, Tensor]
-    wanted: bool  # whether the squeeze has a backward pass
-
-    def take(self, way: str) -> Any:
-        handed = getattr(self, way)
-        delattr(self, way)
-        return handed
-
-
-class _Squeeze(torch.autograd.Function):
-    """From y to s_avg and s_max of norm(y), with gradients for the norm's weight and bias."""
+class _Tail(torch.autograd.Function):
+    """The tail with gradients; everything that the result depends on is an input."""
 
     @staticmethod
     def forward(
         ctx: Any,
         y: Tensor,
+        shortcut: Tensor,
         weight: Tensor,
         bias: Tensor,
         norm: _BatchNorm,
-        squeeze: str,
-        between: _Between,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        known, s_avg, s_max = _squeeze(y, norm, squeeze, locate=True)
-        between.forward = known
-        between.wanted = any(ctx.needs_input_grad)
-        ctx.between = between
-        ctx.batch_statistics = _uses_batch(norm)
-        ctx.save_for_backward(*known)
-        ctx.set_materialize_grads(False)
-        return s_avg, s_max
-
-    @staticmethod
-    def backward(ctx: Any, *grads_s: Tensor | None) -> tuple[Tensor | None, ...]:
-        y, a, mean, invstd, m, t, position = ctx.saved_tensors
-        d, sum_g, sum_gy, q = ctx.between.take('backward')
-        u, v = (None if g is None else g.to(a.dtype) for g in grads_s)
-        sum_g, sum_gy = q * sum_g, q * sum_gy
-        for slope, value in ((u, m), (v, t)):
-            if slope is not None:
-                sum_g.add_(slope)
-                sum_gy.addcmul_(slope, value)
-        grad_bias = sum_g.sum(0)
-        grad_weight = sum_gy.sum(0).mul_(invstd)
-        grad_y = None
-        if ctx.needs_input_grad[0]:
-            n = y.shape[2] * y.shape[3]
-            c = torch.zeros_like(q) if u is None else (a / n) * u
-            k = None
-            if ctx.batch_statistics:
-                b = a / (len(y) * n)
-                k = (b * invstd).mul_(grad_weight).neg_()
-                c.sub_((b * grad_bias).addcmul_(k, mean))
-            grad_y = passes.affine(d, a * q, c).to(y.dtype)
-            if k is not None:
-                grad_y.addcmul_(y, k[:, None, None])
-            if v is not None:
-                # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
-                flat, index = grad_y.view(*q.shape, n), position[..., None]
-                flat.scatter_(2, index, flat.gather(2, index) + (a * v)[..., None].to(y.dtype))
-        return grad_y, grad_weight, grad_bias, None, None, None
-
-
-class _Recalibrate(torch.autograd.Function):
-    """relu(norm(y)*q + shortcut) of the y that the squeeze has handed over."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, shortcut: Tensor, gain: Tensor, bias: Tensor, between: _Between
+        attention: ChannelAttention,
+        *learned: Tensor,
     ) -> Tensor:
-        known = between.take('forward')
-        q = gain.to(known.a.dtype)
+        known, s_avg, s_max = _squeeze(y, norm, attention.settings.squeeze, locate=True)
+        q = attention.excite(s_avg, s_max).to(known.a.dtype)
         out = _recalibrate(known, bias, q, shortcut)
-        ctx.between = between
-        ctx.dtypes = shortcut.dtype, gain.dtype
-        ctx.save_for_backward(out, known.y, known.a, known.mean, bias, q)
+        ctx.attention = attention
+        device = y.device.type
+        ctx.autocast = {
+            'device_type': device,
+            'dtype': torch.get_autocast_dtype(device),
+            'enabled': torch.is_autocast_enabled(device),
+        }
+        ctx.batch_statistics = _uses_batch(norm)
+        ctx.shortcut_dtype = shortcut.dtype
+        ctx.save_for_backward(out, bias, q, s_avg, s_max, *known, *learned)
         return out
 
     @staticmethod
@@ -198,17 +142,58 @@ class _Recalibrate(torch.autograd.Function):
                 'the fused attention has no second derivative (create_graph=True was given); '
                 'build the backbone with fused=False'
             )
-        out, y, a, mean, bias, q = ctx.saved_tensors
+        out, bias, q, s_avg, s_max, *rest = ctx.saved_tensors
+        known, learned = _Known(*rest[: len(_Known._fields)]), rest[len(_Known._fields) :]
         grad_out = grad_out.contiguous(memory_format=passes.layout(out))
         d = torch.ops.aten.threshold_backward(grad_out, out, 0)
-        grad_shortcut = d.to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
-        grad_gain = None
-        if ctx.needs_input_grad[1]:
-            sum_d, sum_dy = passes.sums(d, y, mean)
-            if ctx.between.wanted:
-                ctx.between.backward = d, sum_d, sum_dy, q
-            grad_gain = (bias * sum_d).addcmul_(a, sum_dy).to(ctx.dtypes[1])
-        return grad_shortcut, grad_gain, None, None
+        needs_y, needs_shortcut, *others = ctx.needs_input_grad
+        grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
+        if not (needs_y or any(others)):
+            return None, grad_shortcut, *[None] * len(others)
+        sum_d, sum_dy = passes.sums(d, known.y, known.mean)
+        grad_q = (bias * sum_d).addcmul_(known.a, sum_dy)
+        with torch.autocast(**ctx.autocast):
+            u, v, *grads_learned = excitation_grads(ctx.attention, s_avg, s_max, learned, grad_q)
+        sum_g, sum_gy = q * sum_d, q * sum_dy
+        for slope, value in ((u, known.m), (v, known.t)):
+            if slope is not None and value is not None:
+                sum_g.add_(slope)
+                sum_gy.addcmul_(slope, value)
+        grad_bias = sum_g.sum(0)
+        grad_weight = sum_gy.sum(0).mul_(known.invstd)
+        grad_y = None
+        if needs_y:
+            through_batch = (grad_weight, grad_bias) if ctx.batch_statistics else None
+            grad_y = _grad_y(d, known, q, u, v, through_batch)
+        return grad_y, grad_shortcut, grad_weight, grad_bias, None, None, *grads_learned
+
+
+def _grad_y(
+    d: Tensor,
+    known: _Known,
+    q: Tensor,
+    u: Tensor | None,
+    v: Tensor | None,
+    through_batch: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """The gradient of y, (B, C, H, W); ``through_batch``: grad_gamma and grad_beta, (C,)."""
+    y, a = known.y, known.a
+    n = y.shape[2] * y.shape[3]
+    c = torch.zeros_like(q) if u is None else (a / n) * u
+    k = None
+    if through_batch is not None:
+        grad_weight, grad_bias = through_batch
+        b = a / (len(y) * n)
+        k = (b * known.invstd).mul_(grad_weight).neg_()
+        c.sub_((b * grad_bias).addcmul_(k, known.mean))
+    grad_y = passes.affine(d, a * q, c).to(y.dtype)
+    if k is not None:
+        grad_y.addcmul_(y, k[:, None, None])
+    if v is not None and known.position is not None:
+        # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
+        flat, index = grad_y.view(*q.shape, n), known.position[..., None]
+        flat.scatter_(2, index, flat.gather(2, index) + (a * v)[..., None].to(y.dtype))
+    return grad_y
 
 
 def _uses_batch(norm: _BatchNorm) -> bool:

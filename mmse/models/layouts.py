@@ -17,7 +17,9 @@ mmpretrain has no pooling in shortcuts of stride 1, so there they are number 0 a
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from torch import Tensor
 
 from mmse.models.keys import Key, parse
 from mmse.utils.errors import UserError
@@ -63,11 +65,12 @@ def to_mmse(weights: Mapping[str, T]) -> tuple[str, dict[str, T]]:
     """Tell the layout of a backbone's weights, and rename the weights to ours."""
     layout = detect_layout(weights)
     if layout not in _ATTENTION:
-        return layout, dict(weights)
+        return layout, {key: _as_layer(key, value) for key, value in weights.items()}
     shifted = [i for i in range(1, 5) if f'layer{i}.0.downsample.0.weight' in weights]
     modules = {v: k for k, v in _modules(layout, weights, shifted).items()}
     parts = {v: k for k, v in _ATTENTION[layout].items()}
-    return layout, _rename(weights, modules, parts)
+    renamed = _rename(weights, modules, parts)
+    return layout, {key: _as_layer(key, value) for key, value in renamed.items()}
 
 
 def from_mmse(weights: Mapping[str, T], layout: str) -> dict[str, T]:
@@ -80,7 +83,25 @@ def from_mmse(weights: Mapping[str, T], layout: str) -> dict[str, T]:
     """
     if layout not in _ATTENTION:
         return dict(weights)
+    weights = {key: _as_convolution(key, value) for key, value in weights.items()}
     return _rename(weights, _modules(layout, weights, (1,)), _ATTENTION[layout])
+
+
+def _is_excitation(key: str) -> bool:
+    return parse(key).attention in ('fc1.weight', 'fc2.weight')
+
+
+def _as_layer(key: str, value: Any) -> Any:
+    """The excitation's layers, which other packages have as 1x1 convolutions, as linear layers."""
+    if isinstance(value, Tensor) and value.ndim == 4 and _is_excitation(key):
+        return value.flatten(1)
+    return value
+
+
+def _as_convolution(key: str, value: Any) -> Any:
+    if isinstance(value, Tensor) and value.ndim == 2 and _is_excitation(key):
+        return value[:, :, None, None]
+    return value
 
 
 def _modules(layout: str, weights: Mapping[str, T], shifted: Iterable[int]) -> dict[str, str]:

@@ -2,30 +2,35 @@
 
 Keys of other layouts are renamed (``mmse.models.layouts``). Attention that is in the backbone
 but not in the checkpoint starts at the identity: with fc2 at zero the gate is 1/2 whatever the
-input, so the branch is scaled by a known gain (1/2, or 1 + alpha / 2 with residual gating); dividing
-the weight and the bias of the branch's last norm by it restores the function of the plain network.
+input, so the branch is scaled by a known gain (1/2, or 1 + alpha / 2 with residual gating).
+Dividing the weight and the bias of the branch's last norm by that gain restores the function of the
+plain network. Weights of an attention that means something else are refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmse.models.keys import parse
 from mmse.models.layouts import to_mmse
+from mmse.models.meaning import CLASSIC, same_parameters
+from mmse.models.meaning import check_meaning as check_settings
 from mmse.models.residual import ResidualBlock
+from mmse.models.shapes import check_tensor, keeps_its_stem
 from mmse.utils.errors import UserError
 
-_REMEDY = '; set depth and widths of the backbone to those of the weights, or use other weights'
-_GIVE_ATTENTION = '; give this block attention in the config, or use weights without attention'
+Recorded = Mapping[str, Mapping[str, Any]]
 
 
 class Backbone(Protocol):
     """What of an SEResNet the weights are fitted to."""
 
     res_layers: list[str]
+    preserve_pretrained: bool
+    restart_attention: bool
 
     def state_dict(self) -> dict[str, Tensor]:
         """As of a module."""
@@ -44,6 +49,7 @@ class LoadReport:
         new: Keys that it lacks: attention, deformable offsets, plugins.
         unused: Keys of the checkpoint that the backbone lacks.
         identity: Blocks whose attention starts at the identity.
+        left_out: Sentences about weights that were left out on purpose.
     """
 
     layout: str
@@ -51,6 +57,7 @@ class LoadReport:
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     identity: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """The counts, one line each."""
@@ -75,119 +82,159 @@ class LoadReport:
         )
 
 
-def adapt(
-    backbone: Backbone, weights: dict[str, Tensor], preserve_pretrained: bool = True
+def fit(
+    backbone: Backbone, weights: Mapping[str, Tensor], recorded: Recorded | None
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """The complete state of a backbone from a checkpoint's weights.
+    """Make a checkpoint's weights ready for ``load_state_dict`` of a backbone.
 
     Args:
         backbone: An SEResNet; it is only read.
-        weights: The backbone's weights in the checkpoint, of any layout.
-        preserve_pretrained: Start attention that the checkpoint lacks at the identity; otherwise it
-            keeps its random start.
+        weights: Weights of a backbone, all or some, of any layout.
+        recorded: The settings of each block's attention that were saved with the weights, by the
+            block's name; None if they are not known.
 
     Returns:
-        A state dict with every key of the backbone, and what was done.
+        The weights under our names, with the last norms of ``report.identity`` divided by the gain,
+        and what was done.
 
     Raises:
-        UserError: The weights do not fit; see ``check_fit``.
+        UserError: A weight has another shape or is not finite, the weights are of another
+            attention, or the identity start does not exist (gain 0); it names the first such key.
     """
-    layout, given = check_fit(backbone, weights, preserve_pretrained)
+    layout, given = _renamed(weights)
     own = backbone.state_dict()
-    state = {key: given.get(key, value) for key, value in own.items()}
-    report = LoadReport(
-        layout,
-        loaded=[key for key in own if key in given],
-        new=[k for k in own if k not in given and not k.endswith('num_batches_tracked')],
-        unused=[key for key in given if key not in own],
-    )
-    if preserve_pretrained:
-        for name, block in _new_attention(backbone, given):
-            start_at_identity(state, name, block)
+    report = LoadReport(layout)
+    for key in [key for key in given if key in own]:
+        if note := keeps_its_stem(key, given[key], own[key]):
+            report.left_out.append(note)
+            del given[key]
+            continue
+        check_tensor(key, given[key], own[key])
+    attended = {parse(key).block for key in given if parse(key).attention is not None}
+    for name, block in backbone.attention_blocks():
+        meant = CLASSIC if layout in ('timm', 'mmpretrain') else (recorded or {}).get(name)
+        if name in attended and (problem := _other_meaning(name, block, given, meant)):
+            if not backbone.restart_attention:
+                raise UserError(problem)
+            report.left_out.append(problem)
+            for key in [k for k in given if k.startswith(f'{name}.attention.')]:
+                del given[key]
+            attended.discard(name)
+    norms = {f'{name}.{block.last_norm_name}': name for name, block in backbone.attention_blocks()}
+    for norm, name in norms.items() if backbone.preserve_pretrained else ():
+        if f'{norm}.weight' in given and name not in attended:
             report.identity.append(name)
-    return state, report
+    for name, block in backbone.attention_blocks():
+        if name in report.identity:
+            _scale_norm(given, name, block)
+    report.loaded = [key for key in own if key in given]
+    report.new = [k for k in own if k not in given and not k.endswith('num_batches_tracked')]
+    report.unused = [key for key in given if key not in own]
+    return given, report
 
 
-def check_fit(
-    backbone: Backbone, weights: dict[str, Tensor], preserve_pretrained: bool = True
-) -> tuple[str, dict[str, Tensor]]:
-    """Check that a checkpoint's weights fit a backbone.
+def start_at_identity(block: ResidualBlock, like: Tensor) -> None:
+    """Set fc2 of a block's attention to zero.
 
     Args:
-        backbone: An SEResNet; it is only read.
-        weights: As for ``adapt``.
-        preserve_pretrained: Whether attention that the checkpoint lacks will start at the
-            identity.
+        block: The block; its last norm is loaded with ``fit``'s weights.
+        like: One of these weights, whose device and type a parameter without memory takes.
+    """
+    attention = block.channel_attention
+    assert attention is not None
+    for name, value in list(attention.fc2.named_parameters()):
+        if value.is_meta:
+            zeros = torch.zeros(value.shape, dtype=value.dtype, device=like.device)
+            setattr(attention.fc2, name, nn.Parameter(zeros, value.requires_grad))
+        else:
+            nn.init.zeros_(value)
+    attention.random_start = False
 
-    Returns:
-        The layout of the weights, and the weights under our names.
+
+def check_whole(
+    backbone: Backbone, weights: Mapping[str, Tensor], recorded: Recorded | None
+) -> None:
+    """Refuse weights that are not those of a whole ResNet of the backbone's form.
+
+    Args:
+        backbone: As for ``fit``.
+        weights: As for ``fit``.
+        recorded: As for ``fit``.
 
     Raises:
-        UserError: A weight is missing, of another shape or not finite, or the identity start does
-            not exist (gain 0); it names the first such key.
+        UserError: As for ``fit``, or a weight is missing or of another network.
     """
+    given, report = fit(backbone, weights, recorded)
+    own = backbone.state_dict()
+    modules = {key.rpartition('.')[0] for key in own}
+    for key in report.new:
+        if parse(key).in_plain_resnet and not any(note.startswith(key) for note in report.left_out):
+            raise UserError(f'the weights have no {key}{_why_missing(key, given)}')
+    stages = tuple(f'{stage}.' for stage in backbone.res_layers)
+    statistics = ('num_batches_tracked', 'running_mean', 'running_var')
+    for key in report.unused:
+        if not key.startswith(('stem.', *stages)):
+            continue
+        if parse(key).tensor in statistics and key.rpartition('.')[0] in modules:
+            continue  # of a norm that keeps none
+        raise UserError(f'the backbone has no {key}{_why_unexpected(key)}')
+
+
+def _renamed(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     if any(key.startswith('backbone.') for key in weights):
         prefix = len('backbone.')
         weights = {k[prefix:]: v for k, v in weights.items() if k.startswith('backbone.')}
-    layout, given = to_mmse(weights)
-    own = backbone.state_dict()
-    for key, value in own.items():
-        if key in given:
-            _check_tensor(key, given[key], value)
-        elif parse(key).in_plain_resnet:
-            raise UserError(f'the weights have no {key}{_REMEDY}')
-    stages = tuple(f'{stage}.' for stage in backbone.res_layers)
-    for key in given:
-        if key not in own and key.startswith(('stem.', *stages)):
-            hint = _REMEDY if parse(key).attention is None else _GIVE_ATTENTION
-            raise UserError(f'the backbone has no {key}{hint}')
-    if preserve_pretrained:
-        for name, block in _new_attention(backbone, given):
-            if block.identity_gain == 0:
-                raise UserError(
-                    f'{name}.attention: alpha=-2 makes the gain 1 + alpha / 2 zero, from which '
-                    'pretrained weights cannot be kept; use another alpha, or '
-                    'preserve_pretrained=False'
-                )
-    return layout, given
+    return to_mmse(weights)
 
 
-def _new_attention(
-    backbone: Backbone, given: dict[str, Tensor]
-) -> Iterator[tuple[str, ResidualBlock]]:
-    """The blocks whose attention the weights do not have."""
-    for name, block in backbone.attention_blocks():
-        if f'{name}.attention.fc2.weight' not in given:
-            yield name, block
+def _other_meaning(
+    name: str, block: ResidualBlock, given: Mapping[str, Tensor], meant: Mapping[str, Any] | None
+) -> str | None:
+    """Why the weights of a block's attention mean another function; None if nothing shows it."""
+    attention = block.channel_attention
+    assert attention is not None
+    prefix = f'{name}.attention.'
+    try:
+        if meant is not None:
+            check_settings(attention.settings, meant, f'{name}.attention')
+        there = {key[len(prefix) :] for key in given if key.startswith(prefix)}
+        same_parameters(attention, there, prefix)
+    except UserError as error:
+        return str(error)
+    return None
 
 
-def start_at_identity(state: dict[str, Tensor], name: str, block: ResidualBlock) -> None:
-    """Write the identity start of one block into a state dict whose last norms are plain.
-
-    Args:
-        state: The state dict; changed in place.
-        name: The block's name.
-        block: The block; its ``identity_gain`` is not 0.
-    """
+def _scale_norm(given: dict[str, Tensor], name: str, block: ResidualBlock) -> None:
     gain = block.identity_gain
+    if gain == 0:
+        raise UserError(
+            f'{name}.attention: alpha=-2 makes the gain 1 + alpha / 2 zero, from which pretrained '
+            'weights cannot be kept; use another alpha, or preserve_pretrained=False'
+        )
     for kind in ('weight', 'bias'):
-        fc2, norm = f'{name}.attention.fc2.{kind}', f'{name}.{block.last_norm_name}.{kind}'
-        if fc2 in state:
-            state[fc2] = torch.zeros_like(state[fc2])
-        state[norm] = state[norm] / gain
+        norm = f'{name}.{block.last_norm_name}.{kind}'
+        if norm in given:
+            given[norm] = given[norm] / gain
 
 
-def _check_tensor(key: str, given: Tensor, own: Tensor) -> None:
-    if given.shape != own.shape:
-        hint = _REMEDY
-        if '.attention.fc1.' in key:
-            hint = f'; set reduction or min_hidden of attention for a hidden width of {len(given)}'
-        raise UserError(
-            f'{key} is {tuple(given.shape)} in the weights and {tuple(own.shape)} in the backbone'
-            + hint
+_REMEDY = '; set depth and widths of the backbone to those of the weights, or use other weights'
+
+
+def _why_missing(key: str, given: Mapping[str, Tensor]) -> str:
+    """The end of the sentence about a weight that a checkpoint lacks."""
+    if parse(key).tensor.startswith('running_') and key.rpartition('.')[0] + '.weight' in given:
+        return (
+            ': their norms keep no running statistics (frozen or folded norms, such as those of '
+            'caffe); use weights that have them'
         )
-    if given.is_floating_point() and not given.isfinite().all():
-        raise UserError(
-            f'{key} has values that are not finite (NaN or infinite): '
-            'the training that wrote it diverged; use an earlier checkpoint'
-        )
+    if key.startswith(('conv1.', 'bn1.')) and any(k.startswith('stem.') for k in given):
+        return ': they are of a ResNet with a deep stem (SEResNetV1c or SEResNetV1d)'
+    if key.startswith('stem.') and 'conv1.weight' in given:
+        return ': they are of a ResNet with a plain stem (SEResNet)'
+    return _REMEDY
+
+
+def _why_unexpected(key: str) -> str:
+    if parse(key).attention is not None:
+        return '; give this block attention in the config, or use weights without attention'
+    return _REMEDY

@@ -5,33 +5,20 @@ that is possible, and composed of its modules elsewhere. The shortcut is never g
 """
 
 from collections.abc import Mapping, Sequence
-from enum import Enum, auto
 from typing import Any, ClassVar
 
-import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.attention import ChannelAttention
 from mmse.models.fused import fused_tail
+from mmse.models.path import Plain, why_changed, why_not_imitated, why_transformed
 from mmse.models.resolve import Entry, resolve_attention
 
 Settings = Mapping[str, Any]
-
-
-class Plain(Enum):
-    """Why a block composes its tail of the modules."""
-
-    NO_ATTENTION = auto()
-    SWITCHED_OFF = auto()
-    NORM = auto()
-    NORM_NOT_AFFINE = auto()
-    PLUGINS = auto()
-    HOOKS = auto()
-    TRACED = auto()
 
 
 class ResidualBlock(BaseModule):
@@ -43,7 +30,8 @@ class ResidualBlock(BaseModule):
 
     last: ClassVar[int]  # convolutions and norms in the branch
     plugin_names: Mapping[str, Sequence[str]] = {}
-    attention: ChannelAttention | None
+    attention: nn.Module | None
+    drop_path: nn.Module
     downsample: nn.Module | None
     with_cp: bool
     fused: bool
@@ -60,6 +48,21 @@ class ResidualBlock(BaseModule):
         self.attention = (
             None if settings is None else ChannelAttention(channels, **settings.to_dict())
         )
+
+    def add_drop_path(self, rate: float) -> None:
+        """Add stochastic depth: in training, samples skip the branch with this probability."""
+        self.drop_path = DropPath(rate) if rate > 0 else nn.Identity()
+
+    @property
+    def channel_attention(self) -> ChannelAttention | None:
+        """The attention, if it is of mmse and not a module that somebody has put in its place."""
+        return self.attention if isinstance(self.attention, ChannelAttention) else None
+
+    @property
+    def last_conv(self) -> nn.Module:
+        """The branch's last convolution."""
+        conv: nn.Module = getattr(self, f'conv{self.last}')
+        return conv
 
     def norm(self, index: int) -> nn.Module:
         """The norm after convolution ``index``."""
@@ -85,7 +88,8 @@ class ResidualBlock(BaseModule):
     @property
     def identity_gain(self) -> float:
         """What the branch is multiplied by while fc2 of the attention is zero."""
-        return 1.0 if self.attention is None else self.attention.identity_gain
+        attention = self.channel_attention
+        return 1.0 if attention is None else attention.identity_gain
 
     def convolve(self, x: Tensor) -> Tensor:
         """The residual branch up to its last convolution's output, a tensor of its own."""
@@ -97,23 +101,17 @@ class ResidualBlock(BaseModule):
 
     def why_plain(self) -> Plain | None:
         """Why the tail is composed of its modules; None where it is fused."""
-        norm = self.norm(self.last)
-        if self.attention is None:
-            return Plain.NO_ATTENTION
         if not self.fused:
-            return Plain.SWITCHED_OFF
-        if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
-            return Plain.NORM
-        if not norm.affine:
-            return Plain.NORM_NOT_AFFINE
+            return Plain.NO_ATTENTION if self.attention is None else Plain.SWITCHED_OFF
+        norm = self.norm(self.last)
+        if reason := why_not_imitated(self.attention, norm, self.relu):
+            return reason
         if self.plugin_names.get('after_conv3'):
             return Plain.PLUGINS
-        conv: nn.Module = getattr(self, f'conv{self.last}')
-        if any(map(_has_hooks, (conv, norm, self.relu, *self.attention.modules()))):
-            return Plain.HOOKS
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
-            return Plain.TRACED
-        return None
+        if self.training and type(self.drop_path) is not nn.Identity:
+            return Plain.DROP_PATH
+        changed = why_changed(self.last_conv, norm, self.relu, self.attention)  # type: ignore[arg-type]
+        return changed or why_transformed()
 
     @property
     def path(self) -> str:
@@ -124,12 +122,18 @@ class ResidualBlock(BaseModule):
         norm = type(self.norm(self.last)).__name__
         words = {
             Plain.NO_ATTENTION: 'no attention',
+            Plain.FOREIGN_ATTENTION: f'{type(self.attention).__name__} as attention',
             Plain.SWITCHED_OFF: 'fused=False',
             Plain.NORM: norm,
             Plain.NORM_NOT_AFFINE: f'{norm} without weight and bias',
+            Plain.ACTIVATION: f'{type(self.relu).__name__} as relu',
+            Plain.PARAMETRISED: 'parametrised modules',
+            Plain.REPLACED_METHOD: 'replaced methods',
             Plain.PLUGINS: 'plugins after the attention',
+            Plain.DROP_PATH: 'stochastic depth',
             Plain.HOOKS: 'hooks',
             Plain.TRACED: 'traced',
+            Plain.TRANSFORMED: 'torch.func or forward-mode derivatives',
         }
         return f'plain ({words[reason]})'
 
@@ -139,14 +143,22 @@ class ResidualBlock(BaseModule):
         # An empty batch, one value per channel, and symbolic or fake tensors are left to the norm.
         if self.why_plain() is None and type(y) is Tensor and y.numel() > y.shape[1]:
             shortcut = x if self.downsample is None else self.downsample(x)
-            return fused_tail(y, shortcut, norm, self.attention)  # type: ignore[arg-type]
+            return fused_tail(y, shortcut, norm, self.attention, self.owns_output)  # type: ignore[arg-type]
         out: Tensor = norm(y)
         if self.attention is not None:
             out = self.attention(out)
-        out = self.last_plugins(out)
+        out = self.drop_path(self.last_plugins(out))
         out += x if self.downsample is None else self.downsample(x)
         out = self.relu(out)
         return out
+
+    @property
+    def owns_output(self) -> bool:
+        """Whether nobody else can hold the last convolution's output."""
+        own = type(self).convolve.__module__ == 'mmse.models.blocks' and 'convolve' not in vars(
+            self
+        )
+        return own and type(self.last_conv) is nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, ceil(H / stride), ceil(W / stride))."""
@@ -154,13 +166,3 @@ class ResidualBlock(BaseModule):
             out: Tensor = cp.checkpoint(self._compute, x, use_reentrant=False)
             return out
         return self._compute(x)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether hooks expect calls of the module itself."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.arguments import check_stages, starting_weights
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
-from mmse.models.loading import adapt
+from mmse.models.layer_depth import head_depth, layer_depth
+from mmse.models.loading import check_whole, fit, start_at_identity
 from mmse.models.residual import ResidualBlock, Settings
 from mmse.models.resolve import resolve_stages
 from mmse.models.stages import Block, deep_stem_layers, make_stages
@@ -51,6 +52,10 @@ class SEResNet(BaseModule):
             then runs through the frozen stages, which freezing otherwise saves.
         preserve_pretrained: When a checkpoint without attention is loaded, start the attention so
             that the network computes exactly what the plain one does.
+        restart_attention: Where a checkpoint's attention has other settings than the backbone's,
+            start it at the identity, with a warning, instead of refusing the checkpoint.
+        drop_path_rate: Stochastic depth: the probability that a sample skips the last block's
+            branch in training; earlier blocks have proportionally less.
         fused: Compute the last norm, attention, addition and relu of a block as one function, which
             keeps no more for the backward pass than a ResNet without attention. Blocks that this
             does not cover compose the modules instead; printing the backbone shows which. False
@@ -120,6 +125,8 @@ class SEResNet(BaseModule):
         attention: Any = None,
         train_frozen_attention: bool = False,
         preserve_pretrained: bool = True,
+        restart_attention: bool = False,
+        drop_path_rate: float = 0.0,
         fused: bool = True,
         channels_last: bool = False,
         compile: bool | Settings = False,
@@ -145,8 +152,13 @@ class SEResNet(BaseModule):
         )
         super().__init__(init_cfg)
 
-        self.depth = depth
-        self.deep_stem = deep_stem
+        self.depth, self.num_stages, self.style = depth, num_stages, style
+        self.stem_channels = stem_channels = stem_channels or base_channels
+        self.base_channels, self.strides, self.dilations = base_channels, strides, dilations
+        self.deep_stem, self.avg_down, self.with_cp = deep_stem, avg_down, with_cp
+        self.conv_cfg, self.norm_cfg, self.dcn, self.plugins = conv_cfg, norm_cfg, dcn, plugins
+        self.stage_with_dcn, self.zero_init_residual = stage_with_dcn, zero_init_residual
+        self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
         self.train_frozen_attention = train_frozen_attention
         self.preserve_pretrained = preserve_pretrained
@@ -154,9 +166,11 @@ class SEResNet(BaseModule):
         self.out_indices = out_indices
         self.stage_blocks = stage_blocks[:num_stages]
         self.stage_attention = resolve_stages(attention, self.stage_blocks)
+        self.restart_attention = restart_attention
         self._reported = False
+        self._needs_whole = False
+        self._register_state_dict_hook(_record_settings)
 
-        stem_channels = stem_channels or base_channels
         if deep_stem:
             self.stem = deep_stem_layers(in_channels, stem_channels, conv_cfg, norm_cfg)
         else:
@@ -185,6 +199,7 @@ class SEResNet(BaseModule):
             avg_down=avg_down,
             with_cp=with_cp,
             fused=fused,
+            drop_path_rate=drop_path_rate,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,
             init_cfg=block_init_cfg,
@@ -195,8 +210,9 @@ class SEResNet(BaseModule):
             self.add_module(layer, stage)
         self.feat_dim = base_channels * 2 ** (num_stages - 1) * self.block.expansion
         self._freeze_stages()
-        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
-        self.to(memory_format=self.memory_format)
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile is not False:
             self.compile(**({'dynamic': True} if compile is True else compile))
 
@@ -207,29 +223,48 @@ class SEResNet(BaseModule):
         return norm
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *args: Any
     ) -> None:
         # Both torch's and MMEngine's loaders come through here, before the children's weights.
         weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
         if weights:
-            state, report = adapt(self, weights, self.preserve_pretrained)
+            recorded = local_metadata.get('attention')
+            if self._needs_whole:
+                check_whole(self, weights, recorded)
+            given, report = fit(self, weights, recorded)
             for key in weights:
                 del state_dict[prefix + key]
-            state_dict.update({prefix + key: value for key, value in state.items()})
+            state_dict.update({prefix + key: value for key, value in given.items()})
+            for name, block in self.attention_blocks():
+                if name in report.identity:
+                    start_at_identity(block, given[f'{name}.{block.last_norm_name}.weight'])
             print_log(report.table(), 'current')
             print_log(report.names(), 'current', level=logging.DEBUG)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            for note in report.left_out:
+                print_log(note, 'current', level=logging.WARNING)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def init_weights(self) -> None:
-        """As in MMEngine; a checkpoint that does not fit is named."""
+        """As in MMEngine; a checkpoint that does not fit is refused by its name."""
         cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
         files = [cfg['checkpoint'] for cfg in cfgs if cfg and 'checkpoint' in cfg]
+        self._needs_whole = True
         try:
             super().init_weights()
         except UserError as error:
             if any(file in str(error) for file in files):
                 raise
             raise UserError(f'{", ".join(files)}: {error}') from error
+        finally:
+            self._needs_whole = False
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The layer of a parameter and the number of layers; see ``mmse.models.layer_depth``."""
+        return (
+            layer_depth(param_name.removeprefix(prefix), self.stage_blocks)
+            if (param_name.startswith(prefix))
+            else head_depth(self.stage_blocks)
+        )
 
     def _freeze_stages(self) -> None:
         frozen: list[nn.Module] = []
@@ -240,21 +275,25 @@ class SEResNet(BaseModule):
             module.eval()
             module.requires_grad_(False)
         if self.train_frozen_attention:
-            for block in (block for name in self.frozen_layers for block in self.stages[name]):
-                if block.attention is not None:
-                    block.attention.requires_grad_(True)
+            for name, block in self.attention_blocks():
+                if block.channel_attention and name.partition('.')[0] in self.frozen_layers:
+                    block.channel_attention.requires_grad_(True)
 
     def attention_blocks(self) -> Iterator[tuple[str, ResidualBlock]]:
-        """Name, such as ``layer2.0``, and module of every block that has attention."""
+        """Name, such as ``layer2.0``, and module of every block that has attention of mmse."""
         for stage, blocks in self.stages.items():
             for index, block in enumerate(blocks):
-                if block.attention is not None:
+                if isinstance(block, ResidualBlock) and block.channel_attention is not None:
                     yield f'{stage}.{index}', block
 
     @property
-    def stages(self) -> dict[str, Sequential]:
-        """The stages by name."""
-        return {name: getattr(self, name) for name in self.res_layers}
+    def stages(self) -> dict[str, Sequence[nn.Module]]:
+        """The modules of each stage; one that was replaced by something else has none."""
+        stages = {name: getattr(self, name) for name in self.res_layers}
+        return {
+            name: list(stage) if isinstance(stage, nn.Sequential) else []
+            for name, stage in stages.items()
+        }
 
     @property
     def frozen_layers(self) -> list[str]:
@@ -270,7 +309,8 @@ class SEResNet(BaseModule):
         Args:
             x: Images, (B, in_channels, H, W).
         """
-        x = x.to(memory_format=self.memory_format)
+        if self.channels_last:
+            x = x.to(memory_format=torch.channels_last)
         x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
         x = self.maxpool(x)
         outs = []
@@ -293,3 +333,14 @@ class SEResNet(BaseModule):
             trained = self.train_frozen_attention
             log_attention(type(self).__name__, self.stages, self.frozen_layers, trained)
         return self
+
+
+def _record_settings(
+    backbone: SEResNet, state_dict: dict[str, Tensor], prefix: str, local_metadata: Any
+) -> None:
+    """Hook of torch's and MMEngine's ``state_dict``: say what the attention's weights mean."""
+    local_metadata['attention'] = {
+        name: block.channel_attention.settings.to_dict()
+        for name, block in backbone.attention_blocks()
+        if block.channel_attention is not None
+    }

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import Sequential
 from torch import nn
@@ -73,6 +74,7 @@ def make_stages(
     dcn: Settings | None,
     stage_with_dcn: Sequence[bool],
     plugins: Sequence[Settings] | None,
+    drop_path_rate: float,
     **shared: Any,
 ) -> Iterator[Sequential]:
     """The stages of a ResNet, in order.
@@ -89,9 +91,11 @@ def make_stages(
         dcn: MMCV's deformable convolution.
         stage_with_dcn: Which stages use it.
         plugins: MMCV plugins, each with the stages that it is for.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
         **shared: What ``make_stage`` takes besides.
     """
     last = len(attention) - 1
+    rates = _drop_path_rates(drop_path_rate, [len(settings) for settings in attention])
     dcn = None if dcn is None else dict(dcn)  # the blocks of all stages share one
     for i, settings in enumerate(attention):
         planes = base_channels * 2**i
@@ -105,9 +109,16 @@ def make_stages(
             stride=strides[i],
             dcn=dcn if stage_with_dcn[i] else None,
             plugins=stage_plugins(plugins, i, len(attention)),
+            drop_path_rates=rates[i],
             **shared,
         )
         inplanes = planes * block.expansion
+
+
+def _drop_path_rates(last: float, stage_blocks: Sequence[int]) -> list[list[float]]:
+    """The rate of each block of each stage, growing linearly from 0 to the last block's."""
+    rates = iter(torch.linspace(0, last, sum(stage_blocks)).tolist())
+    return [[next(rates) for _ in range(blocks)] for blocks in stage_blocks]
 
 
 def make_stage(
@@ -121,6 +132,7 @@ def make_stage(
     avg_down: bool,
     conv_cfg: Settings | None,
     norm_cfg: Settings,
+    drop_path_rates: Sequence[float],
     block_args: Settings,
     **shared: Any,
 ) -> Sequential:
@@ -136,6 +148,7 @@ def make_stage(
         avg_down: Stride in the shortcut by average pooling (ResNet-D).
         conv_cfg: MMCV's convolution config.
         norm_cfg: MMCV's norm config.
+        drop_path_rates: Stochastic depth of each block.
         block_args: What blocks of this kind alone take.
         **shared: What every block takes besides.
     """
@@ -160,6 +173,7 @@ def make_stage(
                 planes,
                 dilation=dilation,
                 attention=settings,
+                drop_path_rate=drop_path_rates[j],
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
                 **first,

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from mmengine.logging import print_log
+from torch import nn
 
 from mmse.models.residual import ResidualBlock
 from mmse.models.settings import describe
 
-Stages = Mapping[str, Iterable[ResidualBlock]]
+Stages = Mapping[str, Iterable[nn.Module]]
 
 
 def attention_lines(stages: Stages) -> str:
@@ -20,13 +21,19 @@ def attention_lines(stages: Stages) -> str:
     """
     lines = []
     for name, blocks in stages.items():
-        words = [
-            describe(None) if b.attention is None else f'{describe(b.attention.settings)}, {b.path}'
-            for b in blocks
-        ]
+        words = [_in_words(block) for block in blocks]
         runs = [(text, len(list(run))) for text, run in groupby(words)]
         lines.append(f'{name}: ' + '; '.join(f'{count} x {text}' for text, count in runs))
     return '\n'.join(lines)
+
+
+def _in_words(block: nn.Module) -> str:
+    if not isinstance(block, ResidualBlock):
+        return type(block).__name__
+    if block.attention is None:
+        return describe(None)
+    known = block.channel_attention
+    return f'{describe(known.settings) if known else type(block.attention).__name__}, {block.path}'
 
 
 def log_attention(owner: str, stages: Stages, frozen: Sequence[str], trained: bool) -> None:
@@ -40,7 +47,11 @@ def log_attention(owner: str, stages: Stages, frozen: Sequence[str], trained: bo
     """
     print_log(f'Attention of {owner}\n{attention_lines(stages)}', 'current')
     attention = {
-        name: [block.attention for block in stages[name] if block.attention is not None]
+        name: [
+            block.channel_attention
+            for block in stages[name]
+            if isinstance(block, ResidualBlock) and block.channel_attention is not None
+        ]
         for name in frozen
     }
     attention = {name: modules for name, modules in attention.items() if modules}

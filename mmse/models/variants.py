@@ -33,3 +33,9 @@ class SEResNeXt(SEResNet):
     arch_settings: ClassVar = {
         depth: arch for depth, arch in SEResNet.arch_settings.items() if arch[0] is SEBottleneck
     }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get('dcn') is not None:
+            # mmdet's and mmseg's ResNeXt read this key and ignore it.
+            kwargs['dcn'] = {k: v for k, v in kwargs['dcn'].items() if k != 'fallback_on_stride'}
+        super().__init__(*args, **kwargs)

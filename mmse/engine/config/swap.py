@@ -1,13 +1,15 @@
 """Putting attention into the backbones of an existing config."""
 
 import inspect
-from collections.abc import Iterator, MutableMapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, NamedTuple
 
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from mmse.engine.config.decay import spare_from_decay
 from mmse.models import SEResNet
 from mmse.models.resolve import resolve_stages
 from mmse.utils.errors import UserError
@@ -18,8 +20,6 @@ REPLACEMENTS = {
     'ResNetV1d': 'mmse.SEResNetV1d',
     'ResNeXt': 'mmse.SEResNeXt',
 }
-# Scalars that steer the attention as a whole; decay would pull them to 0 for no reason.
-NO_DECAY = ('attention.alpha', 'attention.fusion_logits', 'attention.raw_temperature')
 
 
 def parse_attention(text: str) -> Any:
@@ -50,16 +50,18 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     only get the attention. Alpha, temperature and fusion logits are exempted from weight decay.
 
     Args:
-        cfg: A config with a ``model``, text or pure Python; changed in place.
+        cfg: A config with a ``model``, text or pure Python; changed in place, or not at all where a
+            backbone is refused.
         attention: What the backbones' blocks get; see ``mmse.models.SEResNet``.
 
     Returns:
         One line for each change: ``place: old -> new``.
 
     Raises:
-        UserError: The model has no such backbone; it names what was found and what is supported.
+        UserError: The model has no such backbone, or one that ours cannot replace; it names what
+            was found and what is supported.
     """
-    changes: list[str] = []
+    swaps: list[_Swap] = []
     found: list[str] = []
     scope = cfg.get('default_scope') or 'mmengine'
     for place, node in _typed(cfg.get('model'), 'model'):
@@ -67,28 +69,109 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
         if 'backbone' in place.rpartition('.')[2]:
             found.append(f'{place} ({name})')
         if name in REPLACEMENTS.values():
-            changes.append(f'{place}.attention: {node.get("attention")!r} -> {attention!r}')
-            node['attention'] = attention
+            line = f'{place}.attention: {node.get("attention")!r} -> {attention!r}'
+            swaps.append(_Swap(place, node, {'attention': attention}, [], [line]))
         elif (new := REPLACEMENTS.get(name.split('.')[-1])) is not None:
-            with MODELS.switch_scope_and_registry(scope) as registry:
-                old = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
-            if old is None:
-                raise UserError(f'{place}: {name} is not there: install the package that has it')
-            additions = {
-                key: value
-                for key, value in _defaults(old).items()
-                if key not in node and key in _OURS and value != _OURS[key]
-            }
-            written = {'attention': attention, **additions}
-            node.update({'type': new, **written})
-            changes.append(f'{place}.type: {name} -> {new}')
-            changes += [f'{place}.{key}: {value!r}' for key, value in written.items()]
-    if not changes:
+            swaps.append(_translated(place, node, name, new, attention, scope))
+    if not swaps:
         raise UserError(
             f'no backbone to swap: found {", ".join(found) or "none"}; '
             f'supported: {", ".join(REPLACEMENTS)} of mmdet, mmseg and mmpretrain'
         )
-    return changes + _spare_from_decay(cfg)
+    # Everything is known to fit before anything is changed.
+    for swap in swaps:
+        for key in swap.removed:
+            del swap.node[key]
+        swap.node.update(swap.written)
+    blocks = [block for swap in swaps for block in _blocks(swap)]
+    lines = [line for swap in swaps for line in swap.lines]
+    return lines + spare_from_decay(cfg.get('optim_wrapper'), blocks)
+
+
+class _Swap(NamedTuple):
+    """What becomes of one backbone: its node in the config, keys to write and to remove."""
+
+    place: str
+    node: MutableMapping[str, Any]
+    written: dict[str, Any]
+    removed: list[str]
+    lines: list[str]
+
+
+def _translated(
+    place: str, node: MutableMapping[str, Any], name: str, new: str, attention: Any, scope: str
+) -> _Swap:
+    """The swap of a backbone of another package.
+
+    Raises:
+        UserError: Its class is not installed, or has settings that ours has not.
+    """
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        old = node['type'] if isinstance(node['type'], type) else registry.get(node['type'])
+    if old is None:
+        raise UserError(f'{place}: {name} is not there: install the package that has it')
+    written: dict[str, Any] = {'type': new, 'attention': attention}
+    removed: list[str] = []
+    strange = []
+    for key, default in {**_defaults(old), **{k: node[k] for k in node if k != 'type'}}.items():
+        value = node.get(key, default)
+        if key in _RENAMED:
+            removed += [key] if key in node else []
+            if value != _OURS[_RENAMED[key]]:
+                written[_RENAMED[key]] = value
+        elif key == 'expansion':
+            removed += [key] if key in node else []
+            strange += [] if value in (None, _expansion(node)) else [f'{key}={value!r}']
+        elif key not in _OURS and key != 'depth':
+            strange.append(f'{key}={value!r}')
+        elif (
+            key not in node
+            and key in _OURS
+            and value != _OURS[key]
+            and not _is_standard(key, value)
+        ):
+            written[key] = value
+    if strange:
+        raise UserError(
+            f'{place}: {name} of {old.__module__.split(".")[0]} has {", ".join(strange)}, which '
+            f'{new} does not have'
+        )
+    lines = [f'{place}.type: {name} -> {new}']
+    lines += [f'{place}.{key}: {value!r}' for key, value in written.items() if key != 'type']
+    return _Swap(place, node, written, removed, lines)
+
+
+# Arguments of mmpretrain's ResNeXt under our names.
+_RENAMED = {'width_per_group': 'base_width'}
+
+
+def _expansion(node: Mapping[str, Any]) -> int | None:
+    """Output channels of a block over its planes, which a depth has in our backbones."""
+    known = SEResNet.arch_settings.get(node.get('depth', 0))
+    return known[0].expansion if known else None
+
+
+def _is_standard(key: str, value: Any) -> bool:
+    """Whether it is the initialisation that our backbone has without ``init_cfg``."""
+    if key != 'init_cfg' or not isinstance(value, list):
+        return False
+    layers = {
+        cfg['type']: (cfg.get('layer'), cfg.get('val'))
+        for cfg in value
+        if set(cfg) <= {'type', 'layer', 'val'}
+    }
+    return len(layers) == len(value) and layers == {
+        'Kaiming': (['Conv2d'], None),
+        'Constant': (['_BatchNorm', 'GroupNorm'], 1),
+    }
+
+
+def _blocks(swap: _Swap) -> list[str]:
+    """Names of a backbone's blocks, as the model's parameters begin."""
+    prefix = re.sub(r'\[(\d+)\]', r'.\1', swap.place.partition('.')[2])
+    known = SEResNet.arch_settings.get(swap.node.get('depth', 0))
+    stages = known[1][: swap.node.get('num_stages', 4)] if known else ()
+    return [f'{prefix}.layer{i + 1}.{j}' for i, n in enumerate(stages) for j in range(n)]
 
 
 def _typed(node: Any, place: str) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
@@ -120,13 +203,3 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 
 _OURS = _defaults(SEResNet)
-
-
-def _spare_from_decay(cfg: Config) -> list[str]:
-    wrapper = cfg.get('optim_wrapper')
-    if not isinstance(wrapper, MutableMapping) or 'constructor' in wrapper:
-        return []
-    paramwise = wrapper.get('paramwise_cfg') or {}
-    keys = {**paramwise.get('custom_keys', {}), **{key: {'decay_mult': 0.0} for key in NO_DECAY}}
-    wrapper['paramwise_cfg'] = {**paramwise, 'custom_keys': keys}
-    return [f'optim_wrapper: no weight decay on {", ".join(NO_DECAY)}']

@@ -1,0 +1,42 @@
+"""Layers of a ResNet for layer-wise learning rate decay, as mmpretrain counts them.
+
+The stem is layer 0 and the first stage layer 1. The second and third stage have a layer for every
+few blocks, the fourth is one layer again, and the head comes last.
+"""
+
+import math
+from collections.abc import Sequence
+
+
+def layer_depth(name: str, stage_blocks: Sequence[int]) -> tuple[int, int]:
+    """The layer of a backbone's parameter, and the number of layers with the head.
+
+    Args:
+        name: The parameter, without the backbone's prefix.
+        stage_blocks: Number of blocks of each stage.
+    """
+    layers = _layers(stage_blocks)
+    last = sum(layers) + 2
+    stage, _, rest = name.partition('.')
+    if not stage.startswith('layer'):
+        return 0, last
+    index = int(stage.removeprefix('layer')) - 1
+    block = int(rest.partition('.')[0])
+    return 1 + sum(layers[:index]) + block // _blocks_per_layer(index, stage_blocks), last
+
+
+def head_depth(stage_blocks: Sequence[int]) -> tuple[int, int]:
+    """The same for a parameter that comes after the backbone."""
+    last = sum(_layers(stage_blocks)) + 2
+    return last - 1, last
+
+
+def _layers(stage_blocks: Sequence[int]) -> list[int]:
+    return [math.ceil(n / _blocks_per_layer(i, stage_blocks)) for i, n in enumerate(stage_blocks)]
+
+
+def _blocks_per_layer(stage: int, stage_blocks: Sequence[int]) -> int:
+    if stage in (0, 3):
+        return stage_blocks[stage]
+    many = len(stage_blocks) > 1 and stage_blocks[1] > 4  # ResNet-152
+    return 4 if many else stage + 1

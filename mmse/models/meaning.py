@@ -1,0 +1,72 @@
+"""Whether weights of an attention mean what a backbone takes them for."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import nn
+
+from mmse.models.settings import PRESETS, AttentionSettings, describe
+from mmse.utils.errors import UserError
+
+# The attention in the checkpoints of timm and mmpretrain.
+CLASSIC = AttentionSettings(**PRESETS['se']).to_dict()
+# The hidden width is told by the weights' shapes.
+_SHAPES = ('reduction', 'min_hidden')
+
+
+def check_meaning(settings: AttentionSettings, recorded: Mapping[str, Any], where: str) -> None:
+    """Refuse weights that were trained as another attention.
+
+    What is learned is in the weights, so where it started does not count; a learned scalar may go
+    on from a constant one that has the value at which it starts.
+
+    Args:
+        settings: The attention that the weights are for.
+        recorded: The settings that were recorded with the weights, by ``to_dict``.
+        where: What errors call the attention.
+
+    Raises:
+        UserError: They compute different functions; it names both.
+    """
+    theirs = AttentionSettings(**recorded)
+    if _function(theirs, settings) != _function(settings, theirs):
+        raise UserError(
+            f'{where}: the weights are of another attention ({describe(theirs)}) than the '
+            f"backbone's ({describe(settings)}): set attention to that of the weights, or "
+            'restart_attention=True to start it at the identity'
+        )
+
+
+def same_parameters(attention: nn.Module, given: Collection[str], prefix: str) -> None:
+    """Refuse weights of an attention that has other parameters.
+
+    Args:
+        attention: The attention that the weights are for.
+        given: Names of the weights, within the attention.
+        prefix: What errors put before a name.
+
+    Raises:
+        UserError: A parameter is missing, or there is one too many; it names the first.
+    """
+    own = dict(attention.named_parameters())
+    remedy = (
+        ': they are of another attention; set attention to theirs, or restart_attention=True to '
+        'start it at the identity'
+    )
+    missing = [name for name in own if name not in given]
+    if missing and {'fc1.weight', 'fc2.weight'} <= set(given):  # else it is a part
+        raise UserError(f'the weights have no {prefix}{missing[0]}{remedy}')
+    if extra := sorted(set(given) - set(own)):
+        raise UserError(f'the backbone has no {prefix}{extra[0]}{remedy}')
+
+
+def _function(settings: AttentionSettings, other: AttentionSettings) -> dict[str, Any]:
+    """What the function of an attention follows from, apart from its weights."""
+    function = settings.to_dict()
+    for key in _SHAPES:
+        function.pop(key)
+    for value, learned in (('temperature', 'learnable_temperature'), ('alpha', 'learnable_alpha')):
+        if getattr(settings, learned) and getattr(other, learned):
+            function.pop(value, None)
+        function.pop(learned, None)
+    return function
