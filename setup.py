@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent
 # What users run; the rest of tools/ is for the repository.
 TOOLS = (
     *('train.py', 'test.py', 'ablate.py', 'benchmark.py', 'convert_weights.py'),
-    *('export_detector.py', 'export_onnx.py', 'inspect_gates.py', 'prepare_data.py'),
+    *('export_detector.py', 'export_onnx.py', 'inspect_gates.py', 'predict.py', 'prepare_data.py'),
 )
 
 

@@ -8,5 +8,13 @@ check(('torch', 'mmengine', 'mmcv'))
 # After the check, because they import what it checks. With the first, MMEngine's loaders are safe.
 from mmse.checkpoints import allow_mmengine_globals  # noqa: E402
 from mmse.engine.config import config_path, swap_backbone  # noqa: E402
+from mmse.engine.predictor import Predictor, load_model  # noqa: E402
 
-__all__ = ['__version__', 'allow_mmengine_globals', 'config_path', 'swap_backbone']
+__all__ = [
+    'Predictor',
+    '__version__',
+    'allow_mmengine_globals',
+    'config_path',
+    'load_model',
+    'swap_backbone',
+]

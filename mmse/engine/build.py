@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner, set_random_seed
 from mmengine.runner.checkpoint import load_checkpoint
@@ -93,13 +95,17 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
         # MMEngine's own start-up selects a CUDA device, and its default wrapper names one; both
         # step aside for a process group that exists and a wrapper that the config names.
         dist.init_process_group('gloo')
+        if any(isinstance(part, nn.SyncBatchNorm) for part in model.module.modules()):
+            print_log('SyncBN is for GPUs: on CPUs it is BN', 'current')
+            model = model._replace(module=revert_sync_batchnorm(model.module))
         cfg.model_wrapper_cfg = {
             'type': 'MMDistributedDataParallel',
             'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False),
             'device_ids': None,
         }
-    kind: type[Runner] = RUNNERS.get(cfg.get('runner_type', 'Runner'))
+    named = cfg.get('runner_type', 'Runner')
+    kind: type[Runner] = RUNNERS.get(named) if isinstance(named, str) else named
     # Runner.from_cfg copies the model with the config.
     arguments: dict[str, Any] = {
         key: cfg[key]
@@ -107,6 +113,7 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
         if key in cfg and key not in ('model', 'cfg')
     }
     runner = kind(model=model.module, cfg=cfg, **arguments)
+    runner.register_hook({'type': 'mmse.FiniteLossHook'})  # of a room above this one
     if model.random_state is not None:
         # The Runner has seeded again; the initial weights are drawn after the model's construction.
         torch.set_rng_state(model.random_state)

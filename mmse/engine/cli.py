@@ -51,13 +51,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def exit_with_one_sentence(
     main: Callable[[], None],
-    stopped: str = 'stopped; --resume goes on from the last checkpoint',
+    stopped: str = 'stopped',
 ) -> None:
     """Run a command line; a user's mistake ends it with one sentence and exit code 2.
 
     Args:
         main: The command line.
-        stopped: What to say when it is interrupted.
+        stopped: What to say when it is interrupted, unless the interruption says it itself.
     """
     warnings.showwarning = _show_warning
     try:
@@ -67,8 +67,8 @@ def exit_with_one_sentence(
         if int(os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0))) == 0:
             print('error:', ' '.join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or stopped, file=sys.stderr)
         sys.exit(130)
 
 

@@ -39,6 +39,28 @@ def draw_pair(
         smallest multiple of both that brings the longer side to 400 pixels or more.
     """
     image = mmcv.imread(sample.img_path, channel_order='rgb')
+    return draw_sample(visualizer, image, sample, score_thr)
+
+
+def draw_sample(
+    visualizer: Visualizer,
+    image: np.ndarray,
+    sample: BaseDataElement,
+    score_thr: float,
+    ground_truth: bool = True,
+) -> np.ndarray:
+    """Draw a prediction on its image, with the ground truth at its left unless told otherwise.
+
+    Args:
+        visualizer: mmdet's or mmseg's, with the ``dataset_meta`` of the data.
+        image: The image, (H, W, 3) in RGB.
+        sample: What the model returned for it.
+        score_thr: Boxes and masks below this score are left out.
+        ground_truth: Whether to draw the ground truth as well.
+
+    Returns:
+        The picture in BGR; its size is that of ``draw_pair``, or half as wide.
+    """
     factor = math.ceil(READABLE / max(image.shape[:2]))
     if factor > 1:
         image = mmcv.imrescale(image, factor, interpolation='bicubic')
@@ -46,10 +68,12 @@ def draw_pair(
     options = {'pred_score_thr': score_thr} if 'pred_instances' in sample else {}
     # Without a file the visualizer would add the picture to the logs of the run.
     with tempfile.TemporaryDirectory() as folder, _readable_text(visualizer):
-        file = f'{folder}/pair.png'
-        visualizer.add_datasample('pair', image, data_sample=sample, out_file=file, **options)
-        pair: np.ndarray = mmcv.imread(file)
-    return pair
+        file = f'{folder}/drawn.png'
+        visualizer.add_datasample(
+            'drawn', image, data_sample=sample, draw_gt=ground_truth, out_file=file, **options
+        )
+        drawn: np.ndarray = mmcv.imread(file)
+    return drawn
 
 
 @contextmanager

@@ -8,13 +8,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.config import load_config
-from mmse.engine.pictures import draw_predictions
 from mmse.engine.preflight import preflight
+from mmse.engine.summary import ProgressHook, summarise_test, summarise_training
 from mmse.utils.errors import UserError
 
 
@@ -26,14 +25,16 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
         split: What the run is about, train or test.
 
     Raises:
-        UserError: The config cannot be used for this, or not with this launcher.
+        UserError: The config cannot be used for this, or not with this launcher, or the working
+            folder cannot be made.
     """
     cfg = load_config(args.config, args.cfg_options, args.attention)
     if args.verbose:
         cfg.log_level = 'DEBUG'
     for key in ('model', f'{split}_dataloader'):
         if cfg.get(key) is None:
-            raise UserError(f'{args.config} has no {key}: give the config of a whole run')
+            own = ' (own_data without val and test has none)' if key == 'test_dataloader' else ''
+            raise UserError(f'{args.config} has no {key}{own}: give the config of a whole run')
     if args.launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError(
             '--launcher pytorch is for torchrun: torchrun --nproc_per_node=2 tools/train.py CONFIG '
@@ -44,11 +45,40 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
     cfg.launcher = args.launcher
     stem = Path(args.config.split('::')[-1]).stem
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / stem)
+    check_writable(cfg.work_dir, '--work-dir')
     return cfg
 
 
+def check_writable(folder: str | Path, where: str) -> None:
+    """Refuse a folder that cannot be made or written; nothing is made.
+
+    Args:
+        folder: The folder.
+        where: The argument that names it, for the error.
+
+    Raises:
+        UserError: Its name is too long, a part of it is a file, or it may not be written.
+    """
+    path = Path(os.path.abspath(folder))
+    if long := [part for part in path.parts if len(os.fsencode(part)) > 255]:
+        raise UserError(
+            f'{where} {folder}: a name may have 255 bytes, {long[0][:40]}... has '
+            f'{len(os.fsencode(long[0]))}; give a shorter one'
+        )
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(f'{where} {folder}: {there} is a file, not a folder')
+    if not os.access(there, os.W_OK):
+        raise UserError(f'{where} {folder}: {there} may not be written')
+
+
 def train(args: argparse.Namespace) -> None:
-    """Train, then say what came out and where it is."""
+    """Train, then say what came out and where it is.
+
+    Raises:
+        UserError: The config, the data or the checkpoint cannot be used, or the loss became NaN.
+        KeyboardInterrupt: Its message says whether the run can be resumed.
+    """
     cfg = prepare(args, 'train')
     if args.amp:
         if not torch.cuda.is_available():
@@ -66,18 +96,33 @@ def train(args: argparse.Namespace) -> None:
             print_log(f'{cfg.work_dir} has no checkpoint to resume: starting anew', 'current')
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=bool(cfg.get('resume')))
     runner = build_runner(cfg, model)
-    runner.train()
+    progress = ProgressHook()
+    runner.register_hook(progress)
+    try:
+        runner.train()
+    except KeyboardInterrupt as error:
+        saved = latest_checkpoint(cfg.work_dir)
+        raise KeyboardInterrupt(
+            f'stopped; --resume goes on from {saved}'
+            if saved
+            else 'stopped before the first checkpoint'
+        ) from error
     if is_main_process():
-        _summarise(runner)
+        summarise_training(runner, progress)
     barrier()  # the others wait for the process that summarises
 
 
 def test(args: argparse.Namespace) -> None:
-    """Evaluate a checkpoint; with ``--show-dir`` draw its predictions."""
+    """Evaluate a checkpoint; with ``--show-dir`` draw its predictions.
+
+    Raises:
+        UserError: The config, the data or the checkpoint cannot be used.
+    """
     cfg = prepare(args, 'test')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show_dir:
+        check_writable(args.show_dir, '--show-dir')
         hooks = [
             *(cfg.get('custom_hooks') or []),
             {'type': 'mmse.DrawHook', 'out_dir': args.show_dir},
@@ -86,29 +131,4 @@ def test(args: argparse.Namespace) -> None:
     model = preflight(cfg, ('test',), whole_checkpoint=True)
     metrics = build_runner(cfg, model).test()
     if is_main_process():
-        lines = ['Testing is done.', _table(metrics)]
-        if args.show_dir:
-            lines.append(f'ground truth (left) and predictions (right): {args.show_dir}')
-        print_log('\n'.join(lines), 'current')
-
-
-def _summarise(runner: Runner) -> None:
-    scalars = runner.message_hub.log_scalars
-    metrics = {
-        key.removeprefix('val/'): scalars[key].current()
-        for key in scalars
-        if key.startswith('val/') and not key.endswith('time')
-    }
-    lines = ['Training is done.', _table(metrics)]
-    if checkpoint := latest_checkpoint(runner.work_dir):
-        lines.append(f'checkpoint: {checkpoint}')
-    print_log('\n'.join(filter(None, lines)), 'current')
-    if runner.val_loop is not None:
-        picture = Path(runner.work_dir) / 'predictions.png'
-        draw_predictions(runner, picture)
-        print_log(f'ground truth (left) and predictions (right): {picture}', 'current')
-
-
-def _table(metrics: dict[str, float]) -> str:
-    width = max(map(len, metrics), default=0)
-    return '\n'.join(f'  {key:<{width}}  {value:.4f}' for key, value in metrics.items())
+        summarise_test(cfg, metrics, args.show_dir)

@@ -1,7 +1,8 @@
 """Hooks of MMEngine's Runner."""
 
 from mmse.hooks.draw import DrawHook
+from mmse.hooks.finite_loss import FiniteLossHook
 from mmse.hooks.gate_stats import GateStatsHook
 from mmse.hooks.iteration_seed import IterationSeedHook
 
-__all__ = ['DrawHook', 'GateStatsHook', 'IterationSeedHook']
+__all__ = ['DrawHook', 'FiniteLossHook', 'GateStatsHook', 'IterationSeedHook']

@@ -60,6 +60,7 @@ def apply_own_data(cfg: Config, name: str) -> None:
             if 'val' in loaders:
                 loader.take_settings(loaders['val'])
         if parts is None:
+            cfg['test_pipeline'] = loader.pipeline(own.scale)  # for predictions
             for part in ('dataloader', 'evaluator', 'cfg'):
                 cfg[f'{split}_{part}'] = None
             continue

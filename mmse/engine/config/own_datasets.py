@@ -104,6 +104,13 @@ class Loader:
         """Take what the user sets in another loader of the same data and not in this one."""
         self.settings = other.settings | self.settings
 
+    def pipeline(self, scale: tuple[int, int] | None) -> Any:
+        """How the loader prepares images, at another scale if one is given."""
+        leaf = leaves(self.node['dataset'])[0]
+        if scale is not None:
+            set_scale(leaf, scale, with_labels=self.scope == 'mmdet')
+        return leaf['pipeline']
+
     def fit(
         self,
         root: Path,
