@@ -61,6 +61,9 @@ def _file(cfg: Config, split: str) -> Path | None:
         identity = [
             data_digest(cfg, (split,)),
             cfg[f'{split}_dataloader']['dataset'],
+            cfg[f'{split}_dataloader'].get('batch_size'),
+            cfg.model.get('data_preprocessor'),
+            cfg.get('data_preprocessor'),
             cfg.get(f'{split}_evaluator'),
             os.getcwd(),
             _VERSION,

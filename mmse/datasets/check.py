@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.fileio import list_from_file
 
 from mmse.datasets import coco_file
+from mmse.datasets.batch import check_batch
 from mmse.datasets.cache import cached
 from mmse.datasets.coco_values import Content
 from mmse.datasets.detection import Objects, loads_masks
@@ -18,9 +20,8 @@ from mmse.datasets.images import samples
 from mmse.datasets.left_out import in_words, left_out, set_aside
 from mmse.datasets.orientation import Turned
 from mmse.datasets.pictures import Pictures, missing
-from mmse.datasets.reading import Reading, dataset_class, leaves, read_dataset, type_name
+from mmse.datasets.reading import Leaf, Reading, dataset_class, leaves, read_dataset, type_name
 from mmse.datasets.segmentation import Labels, loads_labels
-from mmse.utils.errors import UserError
 
 
 def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = ()) -> list[Report]:
@@ -42,9 +43,7 @@ def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = (
     Raises:
         UserError: One sentence with what was found, where, and what to do.
     """
-    place = f'{split}_dataloader.dataset'
-    found = list(leaves(cfg[f'{split}_dataloader']['dataset'], place))
-    if all(is_built_in(leaf) for _, leaf in found):
+    if all(is_built_in(leaf.cfg) for leaf in leaves(cfg, split)):
         return []
     return cached(cfg, split, lambda: _check_split(cfg, split, metrics))
 
@@ -67,27 +66,26 @@ def _check_split(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) 
     training = split == 'train'
     use = _Use(training, bool(scoring) and not training, segm)
     reports: list[Report] = []
-    for place, leaf in leaves(cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset'):
-        if is_built_in(leaf):
+    for leaf in leaves(cfg, split):
+        if is_built_in(leaf.cfg):
             continue
-        if issubclass(dataset_class(leaf, place), BaseDataset):
-            reports.append(_check_dataset(leaf, place, use))
+        if issubclass(dataset_class(leaf.cfg, leaf.place), BaseDataset):
+            reports.append(_check_dataset(cfg, split, leaf, use))
         else:
-            kind = type_name(leaf['type'])
+            kind = type_name(leaf.cfg['type'])
             reports.append(Report(f'{kind} is no BaseDataset of MMEngine, so it was not read'))
     coco_file.annotations.clear()
     return reports
 
 
-def _check_dataset(cfg: Mapping[str, Any], place: str, use: _Use) -> Report:
-    """Check one data set: its files, then what they list, then their contents."""
-    where, notes = place, list[str]()
+def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
+    """Check one data set: its files, what they list, their contents, and a batch of them."""
+    where, notes = leaf.place, list[str]()
     content: Content | None = None
-    if _reads_coco(dataset_class(cfg, place)):
-        ann_file = Path(cfg.get('data_root') or '', cfg.get('ann_file') or '')
-        where = str(ann_file)
-        content, notes = _check_coco(cfg, place, ann_file, use)
-    reading = read_dataset(cfg, place)
+    if _reads_coco(dataset_class(leaf.cfg, leaf.place)):
+        where = str(Path(leaf.cfg.get('data_root') or '', leaf.cfg.get('ann_file') or ''))
+        content, notes = _check_coco(leaf, where, use)
+    reading = read_dataset(leaf.cfg, leaf.place)
     notes += left_out(reading)
     if not reading.items:
         refuse(where, notes if reading.listed else [_no_images(reading)])
@@ -103,13 +101,14 @@ def _check_dataset(cfg: Mapping[str, Any], place: str, use: _Use) -> Report:
         )
     if with_labels := loads_labels(reading):
         contents.append(Labels(reading, use.training))
-    for sample in samples(reading, with_labels, place):
+    for sample in samples(reading, with_labels, leaf.place):
         for findings in (pictures, turned, *contents):
             findings.see(sample)
     # An image that cannot be read is the cause of other faults, a wrong size that of a wrong turn.
     for findings in (pictures, *contents, turned):
         problems = findings.problems()
         refuse(where, [*problems, *notes] if problems else [])
+    check_batch(cfg, split, reading, leaf.wrapper, pictures.shapes)
     summary = ', '.join(findings.summary() for findings in (pictures, *contents))
     warnings = [
         *notes,
@@ -118,24 +117,17 @@ def _check_dataset(cfg: Mapping[str, Any], place: str, use: _Use) -> Report:
     return Report(f'{where}: {summary}', [f'{where}: {warning}' for warning in warnings])
 
 
-def _check_coco(
-    cfg: Mapping[str, Any], place: str, ann_file: Path, use: _Use
-) -> tuple[Content, list[str]]:
+def _check_coco(leaf: Leaf, ann_file: str, use: _Use) -> tuple[Content, list[str]]:
     """The content of a data set's COCO file, and what is worth a warning."""
     content = coco_file.read_coco(ann_file, without_objects=not use.needs_objects)
     coco_file.check_references(content, ann_file)
     if use.scored:
         coco_file.check_for_evaluation(content, ann_file)
-    trained = (cfg.get('metainfo') or {}).get('classes')
+    trained = (leaf.cfg.get('metainfo') or {}).get('classes')
     if trained is None:
-        trained = dataset_class(cfg, place).METAINFO.get('classes')
-    if isinstance(trained, str):
-        if not Path(trained).is_file():
-            raise UserError(
-                f'{place}.metainfo.classes is the text {trained!r}: write ({trained!r},), with a '
-                'comma'
-            )
-        return content, []
+        trained = dataset_class(leaf.cfg, leaf.place).METAINFO.get('classes')
+    if isinstance(trained, str):  # the path of a file with a name in each line
+        trained = list_from_file(trained)
     return content, coco_file.check_classes(content, ann_file, trained)
 
 

@@ -4,8 +4,9 @@ import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS, TRANSFORMS, Registry
 
@@ -67,15 +68,23 @@ class Reading:
         return tuple(self.dataset.metainfo.get('classes') or ())
 
 
-def leaves(dataset: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The data sets inside wrappers and concatenations, each with its place in the config."""
-    if 'dataset' in dataset:
-        yield from leaves(dataset['dataset'], f'{place}.dataset')
-    elif 'datasets' in dataset:
-        for index, inner in enumerate(dataset['datasets']):
-            yield from leaves(inner, f'{place}.datasets.{index}')
-    else:
-        yield place, dataset
+class Leaf(NamedTuple):
+    """A data set that reads files itself, inside wrappers and concatenations.
+
+    Args:
+        place: Its place in the config, such as ``train_dataloader.dataset.datasets.0``.
+        cfg: Its config.
+        wrapper: The config of the wrapper right around it, if there is one.
+    """
+
+    place: str
+    cfg: Mapping[str, Any]
+    wrapper: Mapping[str, Any] | None
+
+
+def leaves(cfg: Config, split: str) -> list[Leaf]:
+    """The data sets of a split, in the order of the config."""
+    return list(_leaves(cfg[f'{split}_dataloader']['dataset'], f'{split}_dataloader.dataset', None))
 
 
 def dataset_class(cfg: Mapping[str, Any], place: str) -> type[Any]:
@@ -126,6 +135,18 @@ def reason(error: Exception) -> str:
     """The class and the first line of an exception's message."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
     return f'{type(error).__name__}: {text.splitlines()[0]}' if text else type(error).__name__
+
+
+def _leaves(
+    dataset: Mapping[str, Any], place: str, wrapper: Mapping[str, Any] | None
+) -> Iterator[Leaf]:
+    if 'dataset' in dataset:
+        yield from _leaves(dataset['dataset'], f'{place}.dataset', dataset)
+    elif 'datasets' in dataset:
+        for index, inner in enumerate(dataset['datasets']):
+            yield from _leaves(inner, f'{place}.datasets.{index}', None)
+    else:
+        yield Leaf(place, dataset, wrapper)
 
 
 def _head(pipeline: Sequence[Any], place: str) -> Head:

@@ -55,8 +55,7 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
     used = [split for split in splits if cfg.get(f'{split}_dataloader') is not None]
     built_in: list[Path] = []
     for split in used:
-        place = f'{split}_dataloader.dataset'
-        for where, dataset in leaves(cfg[f'{split}_dataloader']['dataset'], place):
+        for where, dataset, _ in leaves(cfg, split):
             _check_settings(cfg, where, dataset)
             if is_built_in(dataset):
                 built_in.append(Path(dataset.get('data_root', DEFAULT_ROOT)))
