@@ -11,6 +11,7 @@ from mmse.gates.watch import SATURATED
 from mmse.pages.style import INK, PALE
 
 CHANNELS = 48
+SMALLEST_SPAN = 0.1  # of the axis of a learned scalar
 
 
 def draw_distributions(collected: Collected) -> Figure:
@@ -66,8 +67,12 @@ def draw_learned(scalars: Mapping[str, Mapping[str, float]]) -> Figure | None:
     figure = Figure(figsize=(_width(blocks), 0.6 + 1.7 * len(names)))
     grid = figure.subplots(len(names), 1, squeeze=False, sharex=True)
     for name, axes in zip(names, grid[:, 0], strict=True):
-        values = [scalars[block].get(name, np.nan) for block in blocks]
+        values = np.array([scalars[block].get(name, np.nan) for block in blocks])
         axes.plot(range(len(blocks)), values, 'o-', color=INK, linewidth=0.8, markersize=4)
+        # Differences that mean nothing must not fill the panel.
+        low, high = np.nanmin(values), np.nanmax(values)
+        half = max(0.55 * (high - low), SMALLEST_SPAN / 2)
+        axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
         axes.set_ylabel(name.replace('_', ' '))
     _label_blocks(grid[-1, 0], blocks)
     return figure
@@ -77,7 +82,7 @@ def draw_energies(image: np.ndarray, energies: Sequence[Energy]) -> Figure:
     """An image, and the energy of its features in each stage before and after recalibration."""
     columns = len(energies) + 1
     height, width = image.shape[:2]
-    figure = Figure(figsize=(2.2 * columns, 0.3 + 2 * (0.35 + 2.2 * height / width)))
+    figure = Figure(figsize=(2.2 * columns, 0.1 + 2 * (0.3 + 2.1 * height / width)))
     grid = figure.subplots(2, columns)
     grid[0, 0].imshow(image)
     grid[0, 0].set_title('image')

@@ -19,6 +19,7 @@ _STYLE: dict[Any, Any] = {
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.edgecolor': PALE,
+    'axes.formatter.useoffset': False,
     'axes.labelcolor': INK,
     'axes.titlecolor': INK,
     'axes.titlelocation': 'left',
