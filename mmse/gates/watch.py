@@ -1,6 +1,6 @@
 """Gates and learned scalars, read off a network without changing what it computes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,11 +17,11 @@ def backbones(model: nn.Module) -> Iterator[SEResNet]:
 
 
 def attentions(model: nn.Module) -> Iterator[tuple[str, ChannelAttention]]:
-    """Name of the block, such as ``layer2.0``, and attention module of every block that has one."""
+    """Every ``ChannelAttention`` of a model, with the name of its block, such as ``layer2.0``."""
     for backbone in backbones(model):
         for name, block in backbone.attention_blocks():
-            assert block.attention is not None
-            yield name, block.attention
+            if isinstance(block.attention, ChannelAttention):
+                yield name, block.attention
 
 
 @contextmanager
@@ -39,22 +39,19 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     gates: dict[str, Tensor] = {}
     watched = list(attentions(model))
     for name, attention in watched:
-        _watch(name, attention, gates)
+        attention.watcher = _keep(name, gates)
     try:
         yield gates
     finally:
         for _, attention in watched:
-            vars(attention).pop('gate', None)
+            attention.watcher = None
 
 
-def _watch(name: str, attention: ChannelAttention, gates: dict[str, Tensor]) -> None:
-    def gate(s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
-        g = ChannelAttention.gate(attention, s_avg, s_max)
-        gates[name] = g.detach().float()
-        return g
+def _keep(name: str, gates: dict[str, Tensor]) -> Callable[[Tensor], None]:
+    def keep(gate: Tensor) -> None:
+        gates[name] = gate.float()
 
-    # Until it is removed, an attribute of the instance hides the method of the class.
-    vars(attention)['gate'] = gate
+    return keep
 
 
 def gate_statistics(gate: Tensor) -> dict[str, float]:
