@@ -34,6 +34,15 @@ def log_levels() -> Iterator[None]:
         logger.setLevel(levels.get(logger, logging.NOTSET))
 
 
+@pytest.fixture(autouse=True)
+def checks_of_data(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the checks of data keep for the next start stays out of the user's cache folder."""
+    kept = tmp_path_factory.getbasetemp() / 'data_checks'
+    monkeypatch.setattr('mmse.datasets.cache.folder', lambda: kept)
+
+
 @pytest.fixture
 def single_thread() -> Iterator[None]:
     """One thread: on tiny feature maps more of them only wait for each other."""

@@ -22,7 +22,12 @@ from mmse.version import __version__
 _VERSION = 1
 
 
-def cached(cfg: Config, split: str, check: Callable[[], list[Report]]) -> list[Report]:
+def cached(
+    cfg: Config,
+    split: str,
+    metrics: Sequence[Mapping[str, Any]],
+    check: Callable[[], list[Report]],
+) -> list[Report]:
     """What an earlier check of the same data with the same settings found, or a new one.
 
     Reports lie in ``$XDG_CACHE_HOME/mmse/data_checks``, or below ``~/.cache``; a folder that cannot
@@ -31,12 +36,13 @@ def cached(cfg: Config, split: str, check: Callable[[], list[Report]]) -> list[R
     Args:
         cfg: The full config.
         split: train, val or test.
+        metrics: The metrics that evaluate the split.
         check: Makes the check.
 
     Raises:
         UserError: As ``check`` does.
     """
-    if (file := _file(cfg, split)) is None:
+    if (file := _file(cfg, split, metrics)) is None:
         return check()
     with contextlib.suppress(OSError, ValueError, TypeError):
         return [
@@ -55,7 +61,7 @@ def folder() -> Path:
     return Path(base) / 'mmse' / 'data_checks'
 
 
-def _file(cfg: Config, split: str) -> Path | None:
+def _file(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) -> Path | None:
     """The report's file; None where the data are such that they have no digest."""
     try:
         identity = [
@@ -64,7 +70,7 @@ def _file(cfg: Config, split: str) -> Path | None:
             cfg[f'{split}_dataloader'].get('batch_size'),
             cfg.model.get('data_preprocessor'),
             cfg.get('data_preprocessor'),
-            cfg.get(f'{split}_evaluator'),
+            metrics,
             os.getcwd(),
             _VERSION,
             __version__,

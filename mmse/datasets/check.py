@@ -45,7 +45,7 @@ def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = (
     """
     if all(is_built_in(leaf.cfg) for leaf in leaves(cfg, split)):
         return []
-    return cached(cfg, split, lambda: _check_split(cfg, split, metrics))
+    return cached(cfg, split, metrics, lambda: _check_split(cfg, split, metrics))
 
 
 class _Use(NamedTuple):
@@ -120,15 +120,16 @@ def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
 def _check_coco(leaf: Leaf, ann_file: str, use: _Use) -> tuple[Content, list[str]]:
     """The content of a data set's COCO file, and what is worth a warning."""
     content = coco_file.read_coco(ann_file, without_objects=not use.needs_objects)
-    coco_file.check_references(content, ann_file)
-    if use.scored:
-        coco_file.check_for_evaluation(content, ann_file)
     trained = (leaf.cfg.get('metainfo') or {}).get('classes')
     if trained is None:
         trained = dataset_class(leaf.cfg, leaf.place).METAINFO.get('classes')
     if isinstance(trained, str):  # the path of a file with a name in each line
         trained = list_from_file(trained)
-    return content, coco_file.check_classes(content, ann_file, trained)
+    notes = coco_file.check_classes(content, ann_file, trained)
+    coco_file.check_references(content, ann_file)
+    if use.scored:
+        coco_file.check_for_evaluation(content, ann_file)
+    return content, notes
 
 
 def _reads_coco(kind: type[Any]) -> bool:

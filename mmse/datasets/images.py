@@ -74,12 +74,12 @@ def read_header(path: str | Path) -> Header | None:
         with warnings.catch_warnings(), Image.open(path) as image:
             warnings.simplefilter('ignore')
             kind = (image.format or '', image.mode)
-            orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
+            orientation = _orientation(image)
             return Header(
                 image.size,
                 kind,
                 _bits(path, image),
-                orientation if 1 <= orientation <= 8 else 1,
+                orientation,
                 _ends_well(path, kind[0]),
             )
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError):
@@ -182,6 +182,15 @@ def _why(path: Any, header: Header | None, error: Exception) -> str:
         kind, mode = header.kind
         return f'a {kind} of {header.bits} bits, mode {mode}, which the loader does not decode'
     return reason(error)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation; of a PNG without decoding it, which ``getexif`` would do."""
+    exif = image.getexif() if image.format != 'PNG' else Image.Exif()
+    if image.format == 'PNG' and 'exif' in image.info:
+        exif.load(image.info['exif'])
+    orientation = int(exif.get(_ORIENTATION, 1) or 1)
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def _ends_well(path: str | Path, kind: str) -> bool:
