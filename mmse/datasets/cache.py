@@ -44,7 +44,7 @@ def cached(
     """
     if (file := _file(cfg, split, metrics)) is None:
         return check()
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return [
             Report(f'{report["summary"]} (from an earlier check)', report['warnings'])
             for report in read_json(file)

@@ -17,7 +17,10 @@ _NAMES = 'classes.txt'
 
 
 def seg_classes(
-    data_root: str | Path, seg_dir: str | Path, ignore_index: int = 255
+    data_root: str | Path,
+    seg_dir: str | Path,
+    ignore_index: int = 255,
+    endings: tuple[str, ...] = _SUFFIXES,
 ) -> tuple[str, ...]:
     """Class names for a folder of label maps.
 
@@ -28,6 +31,7 @@ def seg_classes(
         data_root: The data folder.
         seg_dir: The folder of label maps, searched with its subfolders.
         ignore_index: The label that is no class.
+        endings: Ends of the names of label maps, such as ``_mask.png`` beside images.
 
     Raises:
         UserError: ``classes.txt`` is empty, repeats a name or is none of one name per line, or the
@@ -36,10 +40,12 @@ def seg_classes(
     listing = Path(data_root) / _NAMES
     if listing.is_file():
         return _read_names(listing)
-    return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index)))
+    return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index, endings)))
 
 
-def scan_labels(seg_dir: str | Path, ignore_index: int = 255) -> int:
+def scan_labels(
+    seg_dir: str | Path, ignore_index: int = 255, endings: tuple[str, ...] = _SUFFIXES
+) -> int:
     """Number of classes in a folder of label maps: the highest label plus one.
 
     Every map is read, because one that is skipped may hold the highest label.
@@ -47,20 +53,21 @@ def scan_labels(seg_dir: str | Path, ignore_index: int = 255) -> int:
     Args:
         seg_dir: The folder of label maps, searched with its subfolders; hidden files do not count.
         ignore_index: The label that is no class.
+        endings: Ends of the names of label maps, such as ``_mask.png`` beside images.
 
     Raises:
         UserError: There are no label maps, one cannot be read, or their labels cannot be those of
             classes: one only, or grey values.
     """
     names = sorted(list_dir_or_file(str(seg_dir), list_dir=False, recursive=True))
-    files = [Path(seg_dir, n) for n in names if Path(n).suffix.lower() in _SUFFIXES]
+    files = [Path(seg_dir, n) for n in names if n.endswith(endings) or n.lower().endswith(endings)]
     if not files:
-        raise UserError(f'{seg_dir} has no label maps ({", ".join(_SUFFIXES)})')
+        raise UserError(f'{seg_dir} has no label maps ({", ".join(endings)})')
     found: set[int] = set()
     faults: dict[str, list[str]] = {}
     for file in progress(files, f'labels in {seg_dir}'):
         labels = _read_labels(file)
-        fault = COLOURS if labels.ndim != 2 else file_fault(file)
+        fault = COLOURS if labels.ndim != 2 else file_fault(str(file))
         if fault is not None:
             faults.setdefault(fault, []).append(str(file))
         else:

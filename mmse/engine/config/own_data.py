@@ -5,6 +5,7 @@ maps. Class names and their number, the heads' ``num_classes`` and the metrics' 
 follow from the data. What the user sets beside ``own_data`` holds, or is refused by its name.
 """
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -15,8 +16,9 @@ from mmse.engine.config.heads import fit_heads
 from mmse.engine.config.inherited import inherited
 from mmse.engine.config.kinds import scope_of
 from mmse.engine.config.own_datasets import LOADERS, Loader
+from mmse.engine.config.own_files import suffix_pairs
 from mmse.engine.config.own_metrics import fit_evaluator
-from mmse.engine.config.own_spec import OwnData, read_own_data
+from mmse.engine.config.own_spec import OwnData, Part, read_own_data
 from mmse.utils.errors import UserError
 
 
@@ -109,7 +111,16 @@ def _classes_of_data(own: OwnData, scope: str, zero_is_nothing: Any) -> tuple[st
                     f'{part.ann_file} {", ".join(names)}: make them equal'
                 )
         return lists[0]
-    names = max((seg_classes(own.root, own.root / str(p.seg_map)) for p in parts), key=len)
+    names = max((_names(own.root, part) for part in parts), key=len)
     # Names that are made up count from label 0.
     made_up = names == tuple(f'class_{k}' for k in range(len(names)))
     return names[1:] if zero_is_nothing and made_up else names
+
+
+def _names(root: Path, part: Part) -> tuple[str, ...]:
+    """Class names of one set of label maps, which may lie beside their images."""
+    img_dir, seg_dir = root / part.img, root / str(part.seg_map)
+    if img_dir != seg_dir:
+        return seg_classes(root, seg_dir)
+    pairs = suffix_pairs(img_dir, seg_dir, 'own_data.train')
+    return seg_classes(root, seg_dir, endings=tuple(tail for _, tail in pairs))
