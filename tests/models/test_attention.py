@@ -107,7 +107,7 @@ def test_table_is_complete() -> None:
 def test_preset_equals_its_formula(preset, changes, full_settings, attention_formula) -> None:
     settings = full_settings(**{**TABLE[preset], **changes})
     module = randomized(ChannelAttention(40, preset=preset, **changes))
-    assert module.fc1.out_channels == max(settings['min_hidden'], 40 // 16)
+    assert module.fc1.out_features == max(settings['min_hidden'], 40 // 16)
     assert_formula(module, torch.randn(3, 40, 6, 5).double(), settings, attention_formula)
 
 
@@ -165,8 +165,8 @@ def test_awkward_shapes(preset, shape, full_settings, attention_formula) -> None
 def test_hidden_width(channels: int, given: dict[str, Any], hidden: int) -> None:
     module = ChannelAttention(channels, **given)
     assert module.hidden_channels == hidden
-    assert tuple(module.fc1.weight.shape) == (hidden, channels, 1, 1)
-    assert tuple(module.fc2.weight.shape) == (channels, hidden, 1, 1)
+    assert tuple(module.fc1.weight.shape) == (hidden, channels)
+    assert tuple(module.fc2.weight.shape) == (channels, hidden)
 
 
 @pytest.mark.parametrize('preset', sorted(TABLE))
