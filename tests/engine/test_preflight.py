@@ -97,7 +97,7 @@ WRONG_OPTIONS = {
     'a preset': ({'model.backbone.attention': 'see'}, r"attention: 'see' is not a preset.*'se'"),
     'attention of too few stages': (
         {'model.backbone.attention': ['se', 'se']},
-        r'attention: a list of 2 given; allowed: 4 entries, one a stage',
+        r'attention: a list of 2 given; allowed: 4 entries, one per stage',
     ),
     'attention misspelt': ({'model.backbone.atention': 'se'}, r"keyword argument 'atention'"),
     'a depth': ({'model.backbone.depth': 51}, r'SEResNet\.depth: 51 given; allowed: 18, 34, 50'),
@@ -112,7 +112,7 @@ WRONG_OPTIONS = {
     ),
     'annotations of the metric': (
         {'val_evaluator.ann_file': 'nowhere/val.json'},
-        r'val_evaluator\.ann_file: there is no file nowhere/val\.json',
+        r'val_evaluator reads nowhere/val\.json, but val_dataloader ',
     ),
     'an end of the schedule before that of the training': (
         {'train_cfg.max_iters': 10},
@@ -259,11 +259,15 @@ def test_data_folder_without_the_data(refused: Callable[..., str], tmp_path: Pat
         for split in ('train', 'val', 'test')
     }
     detection = CONFIGS / 'bccd/faster_rcnn_se_r50_bccd.py'
-    sentence = refused(run.train, args_for_train(detection, None, cfg_options=folder))
+    files = {
+        f'{split}_evaluator.ann_file': f'{tmp_path}/empty/annotations/instances_{split}.json'
+        for split in ('val', 'test')
+    }
+    sentence = refused(run.train, args_for_train(detection, None, cfg_options=folder | files))
     assert 'instances_train.json cannot be read' in sentence
     segmentation = CONFIGS / 'camvid/fcn_se_r50_camvid.py'
     sentence = refused(run.train, args_for_train(segmentation, None, cfg_options=folder))
-    assert 'train_dataloader: the data set cannot be read' in sentence
+    assert 'train_dataloader.dataset: the data set cannot be read' in sentence
     assert 'img_dir/train' in sentence
 
 
@@ -306,14 +310,14 @@ def test_own_warnings_are_shown(
     assert error == 'error: no.pth: no such checkpoint'
 
 
-def test_interrupted_run_says_how_to_go_on(capfd: pytest.CaptureFixture) -> None:
+def test_interrupted_run_says_that_it_stopped(capfd: pytest.CaptureFixture) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as caught:
         exit_with_one_sentence(interrupted)
     assert caught.value.code == 130
-    assert '--resume goes on from the last checkpoint' in capfd.readouterr().err
+    assert capfd.readouterr().err == 'stopped\n'
 
 
 CYCLE = {'type': 'OneCycleLR', 'eta_max': 0.1, 'by_epoch': False}

@@ -55,6 +55,7 @@ def suffix_pairs(img_dir: Path, seg_dir: Path, where: str) -> list[tuple[str, st
                 f'{where}: images and label maps are in one folder, {img_dir}, and all end in .png:'
                 ' put them into two folders'
             )
+        maps = sorted(set(maps) - set(images)) or maps
     pairs = []
     for ending in sorted({Path(n).suffix for n in images}):
         of_ending = [n for n in images if n.endswith(ending)]
