@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmse.gates.watch import backbones, recorded
+from mmse.gates.watch import attentions, recorded
 
 
 @dataclass
@@ -82,7 +82,7 @@ def class_weights(sample: BaseDataElement, classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Energy:
-    """Root mean square over the channels of a stage's last residual branch, at each position.
+    """Root mean square over the channels of a residual branch, at each position.
 
     Args:
         stage: Name of the stage, such as ``layer2``.
@@ -103,16 +103,14 @@ def energies(model: BaseModel, batch: Mapping[str, Any]) -> list[Energy]:
         batch: A batch as the validation loader of the model gives it.
 
     Returns:
-        One entry for each stage whose last block has attention.
+        One entry for each stage with attention, about its last block that has it.
     """
     found: list[Energy] = []
-    handles = []
-    for backbone in backbones(model):
-        for stage, blocks in backbone.stages.items():
-            attention = blocks[-1].attention
-            if attention is not None:
-                # The fused path never computes the branch alone; a hook makes the block leave it.
-                handles.append(attention.register_forward_hook(_keep(stage, found)))
+    last = {name.partition('.')[0]: attention for name, attention in attentions(model)}
+    # The fused path never computes the branch alone; a hook makes a block leave it.
+    handles = [
+        attention.register_forward_hook(_keep(stage, found)) for stage, attention in last.items()
+    ]
     try:
         with torch.no_grad():
             model.extract_feat(model.data_preprocessor(batch, False)['inputs'])

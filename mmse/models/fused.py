@@ -124,7 +124,8 @@ class _Tail(torch.autograd.Function):
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
         out = _recalibrate(known, bias, q, shortcut)
         ctx.attention = attention
-        device = y.device.type
+        # The meta device has no autocast.
+        device = y.device.type if torch.amp.is_autocast_available(y.device.type) else 'cpu'
         ctx.autocast = {
             'device_type': device,
             'dtype': torch.get_autocast_dtype(device),
