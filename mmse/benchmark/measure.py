@@ -89,7 +89,7 @@ def training_step(net: nn.Module, forward: Callable[[], Any]) -> Callable[[], No
 
     def step() -> None:
         net.zero_grad(set_to_none=True)
-        total(forward()).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(total(forward()))
 
     return step
 

@@ -83,4 +83,4 @@ def test_tests_mirror_the_package() -> None:
     folders = {file.relative_to(ROOT / 'tests').parts[0] for file in ROOT.glob('tests/*/test_*.py')}
     assert folders <= {*ROOMS, 'repository'}
     untested = {room for room in ROOMS if (ROOT / 'mmse' / room).is_dir()} - folders
-    assert untested <= {'pages'}, f'no tests of {untested}'
+    assert not untested, f'no tests of {untested}'
