@@ -27,10 +27,9 @@ from mmse.utils.errors import UserError
 T = TypeVar('T')
 
 _MARKS = {
-    'mmse': r'layer\d\.\d+\.attention\.fc1\.',
+    'mmse': r'layer\d\.\d+\.attention\.',
     'mmpretrain': r'layer\d\.\d+\.se_layer\.conv1\.conv\.|stem\.0\.conv\.',
     'timm': r'layer\d\.\d+\.se\.fc1\.|conv1\.0\.',
-    'plain': r'layer1\.0\.conv1\.',
 }
 
 # Modules of a block, and of the deep stem, by our names.
@@ -57,6 +56,8 @@ def detect_layout(keys: Mapping[str, T]) -> str:
     for layout, mark in _MARKS.items():
         if any(re.match(mark, key) for key in keys):
             return layout
+    if any(parse(key).in_backbone for key in keys):
+        return 'plain'
     first = ', '.join(list(keys)[:3])
     raise UserError(f'these are not the weights of a ResNet: the first keys are {first or "none"}')
 

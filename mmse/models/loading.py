@@ -104,12 +104,6 @@ def fit(
     layout, given = _renamed(weights)
     own = backbone.state_dict()
     report = LoadReport(layout)
-    for key in [key for key in given if key in own]:
-        if note := keeps_its_stem(key, given[key], own[key]):
-            report.left_out.append(note)
-            del given[key]
-            continue
-        check_tensor(key, given[key], own[key])
     attended = {parse(key).block for key in given if parse(key).attention is not None}
     for name, block in backbone.attention_blocks():
         meant = CLASSIC if layout in ('timm', 'mmpretrain') else (recorded or {}).get(name)
@@ -120,12 +114,16 @@ def fit(
             for key in [k for k in given if k.startswith(f'{name}.attention.')]:
                 del given[key]
             attended.discard(name)
-    norms = {f'{name}.{block.last_norm_name}': name for name, block in backbone.attention_blocks()}
-    for norm, name in norms.items() if backbone.preserve_pretrained else ():
-        if f'{norm}.weight' in given and name not in attended:
+    for key in [key for key in given if key in own]:
+        if note := keeps_its_stem(key, given[key], own[key]):
+            report.left_out.append(note)
+            del given[key]
+            continue
+        check_tensor(key, given[key], own[key])
+    for name, block in backbone.attention_blocks() if backbone.preserve_pretrained else ():
+        branch = (f'{name}.conv{block.last}.weight', f'{name}.{block.last_norm_name}.weight')
+        if name not in attended and all(key in given for key in branch):
             report.identity.append(name)
-    for name, block in backbone.attention_blocks():
-        if name in report.identity:
             _scale_norm(given, name, block)
     report.loaded = [key for key in own if key in given]
     report.new = [k for k in own if k not in given and not k.endswith('num_batches_tracked')]

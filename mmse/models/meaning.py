@@ -46,9 +46,9 @@ def same_parameters(attention: nn.Module, given: Collection[str], prefix: str) -
         prefix: What errors put before a name.
 
     Raises:
-        UserError: A parameter is missing, or there is one too many; it names the first.
+        UserError: A parameter or buffer is missing, or there is one too many; it names the first.
     """
-    own = dict(attention.named_parameters())
+    own = attention.state_dict()
     remedy = (
         ': they are of another attention; set attention to theirs, or restart_attention=True to '
         'start it at the identity'

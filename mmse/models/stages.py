@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import Sequential
 from torch import nn
@@ -117,7 +116,8 @@ def make_stages(
 
 def _drop_path_rates(last: float, stage_blocks: Sequence[int]) -> list[list[float]]:
     """The rate of each block of each stage, growing linearly from 0 to the last block's."""
-    rates = iter(torch.linspace(0, last, sum(stage_blocks)).tolist())
+    steps = max(sum(stage_blocks) - 1, 1)
+    rates = iter(last * k / steps for k in range(sum(stage_blocks)))
     return [[next(rates) for _ in range(blocks)] for blocks in stage_blocks]
 
 

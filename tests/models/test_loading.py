@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.models import ResNet
+from support.precision import maps, network_bar, worst
 from torch import nn
 
 from mmse.models import SEResNet
@@ -38,21 +39,16 @@ def plain_network(depth: int = 50, **kwargs) -> ResNet:
     return net
 
 
-def worst(ours, theirs) -> float:
-    pairs = zip(ours, theirs, strict=True)
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
-
-
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 @pytest.mark.parametrize('variant', VARIANTS, ids=str)
 def test_identity_start(variant, training: bool, record_property) -> None:
     plain = plain_network().double()
     plain.train(training)
     ours = SEResNet(depth=50, attention=variant, **SMALL).double()
-    ours.load_state_dict(plain.state_dict())
+    ours.load_state_dict(plain.state_dict(), strict=False)
     ours.train(training)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    difference = worst(ours(x), plain(x))
+    difference, _ = worst(maps(ours(x)), maps(plain(x)))
     record_property('worst relative difference of the identity start, float64', difference)
     assert difference <= 1e-10
 
@@ -63,33 +59,31 @@ def test_identity_start_in_single_precision(depth: int, variant, record_property
     plain = plain_network(depth)
     plain.eval()
     ours = SEResNet(depth=depth, attention=variant, **SMALL)
-    ours.load_state_dict(plain.state_dict())
+    ours.load_state_dict(plain.state_dict(), strict=False)
     x = torch.randn(2, 3, 64, 64)
-    difference = worst(ours.eval()(x), plain(x))
-    record_property('worst relative difference of the identity start, float32', difference)
-    assert difference <= 1e-5
-    # In training the statistics of small batches amplify rounding: in the plain network itself a
-    # change of the image by one unit in the last place makes as much of a difference.
-    plain.train()
-    own = worst(plain(x * (1 + 2**-23)), plain(x))
-    difference = worst(ours.train()(x), plain(x))
-    record_property('worst relative difference of the identity start, float32 training', difference)
-    record_property('worst of the plain network to the image changed by 1 ulp, float32', own)
-    assert difference <= max(own, 1e-5)
+    # In training the statistics of small batches amplify rounding, in the plain network as well.
+    for training in (False, True):
+        plain.train(training)
+        exact, bar = network_bar(plain, x)
+        difference, _ = worst(maps(ours.train(training)(x)), exact)
+        mode = 'training' if training else 'evaluation'
+        record_property(f'worst error at the identity start, float32 {mode}', difference)
+        record_property('worst share of what float32 is allowed there', difference / bar)
+        assert difference < bar
 
 
 def test_with_group_norm() -> None:
     norm_cfg = {'type': 'GN', 'num_groups': 4}
     plain = plain_network(norm_cfg=norm_cfg).double()
     ours = SEResNet(depth=50, attention='sepp_v2', norm_cfg=norm_cfg, **SMALL).double()
-    ours.load_state_dict(plain.state_dict())
+    ours.load_state_dict(plain.state_dict(), strict=False)
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    assert worst(ours(x), plain(x)) <= 1e-10
+    assert worst(maps(ours(x)), maps(plain(x))) < (1e-10, '')
 
 
 def test_attention_learns_from_the_identity_start() -> None:
     ours = SEResNet(depth=18, attention='sepp_v2_residual', **SMALL)
-    ours.load_state_dict(plain_network(18).state_dict())
+    ours.load_state_dict(plain_network(18).state_dict(), strict=False)
     attention = ours.layer2[0].attention
     start = {key: value.clone() for key, value in attention.state_dict().items()}
     assert not start['fc2.weight'].any() and not start['fc2.bias'].any()
@@ -112,7 +106,7 @@ def test_preserve_pretrained_off_keeps_the_random_start() -> None:
     plain = plain_network(18)
     ours = SEResNet(depth=18, attention='se', preserve_pretrained=False, **SMALL)
     fc2 = ours.layer1[0].attention.fc2.weight.clone()
-    ours.load_state_dict(plain.state_dict())
+    ours.load_state_dict(plain.state_dict(), strict=False)
     assert torch.equal(ours.layer1[0].attention.fc2.weight, fc2) and fc2.any()
     assert torch.equal(ours.layer1[0].bn2.weight, plain.layer1[0].bn2.weight)
 
@@ -121,7 +115,7 @@ def test_alpha_without_an_identity_start_is_refused() -> None:
     ours = SEResNet(depth=18, attention={'residual': True, 'alpha': -2}, **SMALL)
     before = {key: value.clone() for key, value in ours.state_dict().items()}
     with pytest.raises(UserError, match=r'layer1\.0\.attention: alpha=-2 makes the gain .* zero'):
-        ours.load_state_dict(plain_network(18).state_dict())
+        ours.load_state_dict(plain_network(18).state_dict(), strict=False)
     assert all(torch.equal(before[key], value) for key, value in ours.state_dict().items())
 
 
@@ -138,7 +132,8 @@ def test_pretrained_init_of_a_file(tmp_path: Path, logged_warnings) -> None:
     assert not [w for w in logged_warnings if 'random start' in w]
     plain.eval()
     x = torch.randn(2, 3, 64, 64)
-    assert worst(ours.eval()(x), plain(x)) <= 1e-5
+    exact, bar = network_bar(plain, x)
+    assert worst(maps(ours.eval()(x)), exact) < (bar, '')
 
 
 @pytest.mark.parametrize(
@@ -187,7 +182,7 @@ def test_fewer_stages_leave_the_rest_unused() -> None:
     ours = SEResNet(
         18, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,), **SMALL
     )
-    ours.load_state_dict({**plain.state_dict(), 'fc.weight': torch.ones(2, 2)})
+    ours.load_state_dict({**plain.state_dict(), 'fc.weight': torch.ones(2, 2)}, strict=False)
     x = torch.randn(1, 3, 64, 64)
     plain.eval()
     assert torch.equal(ours.eval()(x)[0], plain(x)[2])
@@ -265,8 +260,8 @@ def test_weights_of_torchvision_without_torchvision(monkeypatch):
     net.eval()
     plain.eval()
     image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        assert worst(net(image), plain(image)) < 1e-5
+    exact, bar = network_bar(plain, image)
+    assert worst(maps(net(image)), exact) < (bar, '')
     init_cfg['checkpoint'] = 'torchvision://resnet18.nothing'
     with pytest.raises(UserError, match='torchvision is not installed, and MMEngine knows no'):
         SEResNet(18, init_cfg=init_cfg).init_weights()

@@ -110,11 +110,11 @@ def test_same_as_the_plugin_in_mmdet() -> None:
     other.load_state_dict(
         {k.replace('.attention.', f'.{name}.'): v for k, v in net.state_dict().items()}
     )
-    x = torch.randn(2, 3, 64, 64)
-    net.eval()
-    other.eval()
+    x = torch.randn(2, 3, 64, 64).double()
+    net.double().eval()
+    other.double().eval()
     for got, want in zip(net(x), other(x), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize('preset', ['se', 'sepp_v2', 'sepp_v2_residual', 'se_max'])
