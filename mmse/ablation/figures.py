@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
     rows = [c for c in task.contrasts if math.isfinite(c.estimate.t_interval[0])]
     if not rows:
         return None
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.55 * len(rows)))
+    figure = Figure(figsize=(WIDTH, 0.9 + len(rows) * max(0.55, _height(c.name for c in rows))))
     axes = figure.subplots()
     axes.axvspan(-task.smallest_effect, task.smallest_effect, color=SHADE, zorder=0)
     axes.axvline(0, color=PALE, linewidth=1)
@@ -75,7 +76,7 @@ def draw_seeds(task: TaskSummary) -> Figure | None:
     if not seeds:
         return None
     common = {seed: np.mean([a.values[seed] for a in arms]) for seed in seeds}
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(arms)))
+    figure = Figure(figsize=(WIDTH, 0.9 + len(arms) * max(0.42, _height(a.name for a in arms))))
     axes = figure.subplots()
     rows = range(len(arms) - 1, -1, -1)
     axes.axvline(0, color=PALE, linewidth=1)
@@ -97,7 +98,7 @@ def draw_curves(task: TaskSummary) -> Figure | None:
     if not arms:
         return None
     rows = math.ceil(len(arms) / COLUMNS)
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.9 * rows))
+    figure = Figure(figsize=(WIDTH, 0.5 + rows * (1.6 + _height(a.name for a in arms))))
     columns = min(COLUMNS, len(arms))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     first_steps, first = _curves(arms[0])
@@ -163,7 +164,7 @@ def draw_scalars(task: TaskSummary) -> Figure | None:
     arms = [arm for arm in task.arms if any(arm.scalars)]
     if not names or not arms:
         return None
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.7 * len(arms)))
+    figure = Figure(figsize=(WIDTH, 0.5 + len(arms) * (1.4 + _height(a.name for a in arms))))
     grid = figure.subplots(len(arms), len(names), squeeze=False, sharey='col')
     for arm, row in zip(arms, grid, strict=True):
         for name, axes in zip(names, row, strict=True):
@@ -220,3 +221,8 @@ FIGURES = {
 
 def _wrap(text: str) -> str:
     return textwrap.fill(text, WRAP, break_on_hyphens=False)
+
+
+def _height(names: Iterable[str]) -> float:
+    """Inches that the tallest of these names takes when it is wrapped."""
+    return 0.17 * max(len(_wrap(name).splitlines()) for name in names)
