@@ -5,6 +5,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 import mmcv
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -86,7 +87,6 @@ def inspect(
     image = mmcv.imread(batches[0]['data_samples'][0].img_path, channel_order='rgb')
     maps = energies(model, batches[0])
     out.mkdir(parents=True, exist_ok=True)
-    shown = []
     with styled():
         drawn = {
             'distributions': figures.draw_distributions(collected),
@@ -94,12 +94,7 @@ def inspect(
             'learned': figures.draw_learned(scalars),
             'energy': figures.draw_energies(image, maps) if maps else None,
         }
-        for name, figure in drawn.items():
-            if figure is not None:
-                write_figure(figure, out / f'{name}.png')
-                title, caption = CAPTIONS[name]
-                picture = base64_of(out / f'{name}.png')
-                shown.append({'title': title, 'caption': caption, 'image': picture})
+        shown = [_write(name, figure, out) for name, figure in drawn.items() if figure is not None]
     values = {
         'name': Path(cfg.filename or 'the model').stem,
         'checkpoint': checkpoint,
@@ -110,6 +105,14 @@ def inspect(
     page = out / 'gates.html'
     write_page(page, 'mmse.gates', values)
     return page
+
+
+def _write(name: str, figure: Figure, out: Path) -> dict[str, str]:
+    """Write a figure as a PNG; what the page says of it and the PNG itself."""
+    file = out / f'{name}.png'
+    write_figure(figure, file)
+    title, caption = CAPTIONS[name]
+    return {'title': title, 'caption': caption, 'image': base64_of(file)}
 
 
 def _in_words(model: nn.Module) -> str:
