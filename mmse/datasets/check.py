@@ -96,9 +96,8 @@ def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
     pictures, turned = Pictures(reading), Turned(reading)
     contents: list[Objects | Labels] = []
     if any('instances' in item for item in reading.items[:1]):
-        contents.append(
-            Objects(reading, use.segm or loads_masks(reading), use.needs_objects, aside)
-        )
+        masks = use.segm or loads_masks(reading)
+        contents.append(Objects(reading, masks, use.needs_objects, aside, content is not None))
     if with_labels := loads_labels(reading):
         contents.append(Labels(reading, use.training))
     for sample in samples(reading, with_labels, leaf.place):

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmse.datasets.findings import size
 from mmse.datasets.images import Sample
+from mmse.datasets.left_out import OUTSIDE
+from mmse.datasets.orientation import QuarterTurned
 from mmse.datasets.reading import Reading
 from mmse.utils.text import counted, name_some
 
@@ -23,12 +25,14 @@ class Objects:
         masks: Whether masks are trained or evaluated.
         needed: Whether there must be objects.
         aside: Numbers of objects that mmdet leaves out, by reason.
+        in_coco: Whether they are in a COCO file.
     """
 
     reading: Reading
     masks: bool
     needed: bool
     aside: Counter[str]
+    in_coco: bool
     kept: Counter[int] = field(default_factory=Counter)
     boxed: int = 0
     crowd: int = 0
@@ -36,22 +40,20 @@ class Objects:
     unusable_masks: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
-    unlike_turned: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    fit_given: int = 0
+    fit_image: int = 0
+
+    def __post_init__(self) -> None:
+        self.turned = QuarterTurned(self.reading.head.place)
 
     def see(self, sample: Sample) -> None:
         """Take one image and its objects into account."""
         item, name = sample.item, str(sample.item.get('img_path'))
         if sample.label_fault is not None:
             self.faults.append(f'{name}: {sample.label_fault}')
-        given = (item.get('width'), item.get('height'))
-        if sample.size is not None and None not in given and given != sample.size:
-            words = f'{name}: {size(given)}, the image {size(sample.size)}'
-            header = sample.header
-            turned = header is not None and header.orientation >= 5
-            (self.unlike_turned if turned and given == sample.size[::-1] else self.unlike).append(
-                words
-            )
+        if 'width' in item and 'height' in item:
+            self._compare_sizes(sample, (item['width'], item['height']), name)
         trained = 0
         for instance in item.get('instances') or []:
             box = instance['bbox']
@@ -74,17 +76,10 @@ class Objects:
                 'do not fit: give the images that were labelled, or scale sizes and boxes',
                 self.unlike,
             ),
-            *(
-                sentence + '; if the boxes fit the image as it is shown, swap width and height '
-                f'in the annotations, otherwise set {self.reading.head.place}.color_type='
-                'color_ignore_orientation, which reads images as they are stored'
-                for sentence in counted(
-                    'images have an EXIF orientation and are turned when they are read, but the '
-                    'annotations give the size of the stored file',
-                    self.unlike_turned,
-                )
-            ),
         ]
+        if self.turned.names:
+            sentence = self.turned.sentence('the annotations give the size of')
+            found.append(f'{sentence}: {self._which_turn()}')
         if found:
             return found
         total = sum(self.kept.values())
@@ -109,11 +104,8 @@ class Objects:
         unseen = [name for label, name in enumerate(names) if not self.kept[label]]
         found = []
         if self.crowd:
-            found.append(
-                f'{self.crowd} of {self.crowd + sum(self.kept.values())} objects are crowd regions '
-                '(iscrowd 1), which are neither trained nor scored: write iscrowd 0 for what is '
-                'one object'
-            )
+            total = self.crowd + sum(self.kept.values())
+            found.append(f'{self.crowd} of {total} objects are {self._flagged()}')
         return [
             *found,
             *counted('objects have no usable mask and are set aside', self.unusable_masks),
@@ -133,10 +125,7 @@ class Objects:
 
     def _nothing_left(self) -> str:
         if self.crowd:
-            return (
-                f'all {self.crowd} objects are crowd regions (iscrowd 1), which are neither '
-                'trained nor scored: write iscrowd 0 for what is one object'
-            )
+            return f'all {self.crowd} objects are {self._flagged()}'
         if self.unusable_masks:
             return f'none of the {len(self.unusable_masks)} objects has a usable mask'
         return (
@@ -144,6 +133,40 @@ class Objects:
             'predict images without ground truth, set format_only=True and outfile_prefix of '
             'test_evaluator'
         )
+
+    def _flagged(self) -> str:
+        """What a flag on objects means."""
+        if self.in_coco:
+            return (
+                'crowd regions (iscrowd 1), which are neither trained nor scored: write iscrowd 0 '
+                'for what is one object'
+            )
+        return 'flagged, as difficult for instance, and neither trained nor scored'
+
+    def _compare_sizes(self, sample: Sample, given: tuple[int, int], name: str) -> None:
+        if sample.size is None or given == sample.size:
+            return
+        words = f'{name}: {size(given)}, the image {size(sample.size)}'
+        if not self.turned.see(sample, given, words):
+            self.unlike.append(words)
+            return
+        for instance in sample.item.get('instances') or []:
+            past = [self._reaches_out(instance['bbox'], s) for s in (given, sample.size)]
+            self.fit_given += past == [False, True]
+            self.fit_image += past == [True, False]
+
+    def _which_turn(self) -> str:
+        """What to do where the annotations' sizes are those of the other orientation.
+
+        Boxes that fit into the image in one orientation only tell which one they were drawn in.
+        """
+        swap = 'swap width and height of these images in the annotations'
+        drawn_on_image = self.fit_image or self.aside[OUTSIDE]
+        if drawn_on_image and not self.fit_given:
+            return f'the boxes fit the image as it is read, so {swap}'
+        if self.fit_given and not drawn_on_image:
+            return f'the boxes fit that one, so {self.turned.remedy()}'
+        return f'if the boxes fit the image as it is read, {swap}, otherwise {self.turned.remedy()}'
 
     def _reaches_out(self, box: Sequence[float], width_height: tuple[int, int]) -> bool:
         width, height = width_height

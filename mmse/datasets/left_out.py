@@ -8,6 +8,8 @@ from typing import Any
 from mmse.datasets.coco_values import Content
 from mmse.datasets.reading import Reading
 
+OUTSIDE = 'outside their image'
+
 
 def set_aside(reading: Reading, content: Content) -> Counter[str]:
     """Numbers of a COCO file's objects that mmdet leaves out, by reason.
@@ -32,7 +34,7 @@ def _why_set_aside(annotation: Mapping[str, Any], image: Mapping[str, Any]) -> s
         return 'marked "ignore"'
     right, bottom = min(x + width, image['width']), min(y + height, image['height'])
     if right <= max(x, 0) or bottom <= max(y, 0):
-        return 'outside their image' if min(width, height) > 0 else 'without extent'
+        return OUTSIDE if min(width, height) > 0 else 'without extent'
     if annotation['area'] <= 0:
         return 'with area 0 (it is width times height)'
     return 'less than a pixel wide or high' if min(width, height) < 1 else None

@@ -16,6 +16,8 @@ from mmse.datasets.images import Sample
 from mmse.datasets.reading import Reading
 from mmse.utils.text import counted
 
+# How mmcv reads an image: as it is shown, or as it is stored.
+_MODES = ('color', 'color_ignore_orientation')
 _MOST_COMPARED = 50
 _CLEAR = 1.25
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -70,7 +72,7 @@ class Turned:
         """A fault if the annotations clearly fit the other orientation."""
         if not self.compared or self.otherwise < _CLEAR * self.as_read:
             return []
-        mode = 'color_ignore_orientation' if self.turns else 'color'
+        mode = _MODES[self.turns]
         how = ('turned when they are read', 'stored') if self.turns else ('read as stored', 'shown')
         return [
             f'{self._count()} and are {how[0]}, but the borders of their annotations follow the '
@@ -91,6 +93,44 @@ class Turned:
 
     def _count(self) -> str:
         return counted('images have an EXIF orientation', self.names)[0]
+
+
+@dataclass
+class QuarterTurned:
+    """Images whose annotations have width and height the other way round.
+
+    Args:
+        place: Place of the transform that loads images.
+    """
+
+    place: str
+    names: list[str] = field(default_factory=list)
+    as_stored: bool = False
+
+    def see(self, sample: Sample, wide_high: tuple[int, int], words: str) -> bool:
+        """Take one image into account, if EXIF explains the size of its annotations."""
+        if sample.header is None or sample.header.orientation < 5 or sample.size is None:
+            return False
+        if wide_high != sample.size[::-1]:
+            return False
+        self.as_stored = sample.size == sample.header.size
+        self.names.append(words)
+        return True
+
+    def sentence(self, annotations: str) -> str:
+        """What was found.
+
+        Args:
+            annotations: What lies on the other image, such as ``their label maps lie on``.
+        """
+        read = 'read as stored' if self.as_stored else 'turned when they are read'
+        other = 'shown' if self.as_stored else 'stored'
+        what = f'images have an EXIF orientation and are {read}, but {annotations} the image as it '
+        return counted(f'{what}is {other}', self.names)[0]
+
+    def remedy(self) -> str:
+        """The key that reads images the other way."""
+        return f'set {self.place}.color_type={_MODES[not self.as_stored]}'
 
 
 def turn(stored: np.ndarray, orientation: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmse.datasets.findings import size
 from mmse.datasets.images import Sample, is_local, read_header
+from mmse.datasets.orientation import QuarterTurned
 from mmse.datasets.reading import Reading
 from mmse.utils.text import counted, name_some
 
@@ -43,8 +44,10 @@ class Labels:
     faults: dict[str, list[str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
-    unlike_turned: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.turned = QuarterTurned(self.reading.head.place)
 
     @property
     def ignore(self) -> int:
@@ -79,15 +82,9 @@ class Labels:
         for fault, names in self.faults.items():
             found += counted(fault, names)
         found += counted('label maps differ in size from their image', self.unlike)
-        found += [
-            sentence + f'; set {self.reading.head.place}.color_type=color_ignore_orientation, '
-            'which reads images as they are stored'
-            for sentence in counted(
-                'images have an EXIF orientation and are turned when they are read, but their '
-                'label maps lie on the stored image',
-                self.unlike_turned,
-            )
-        ]
+        if self.turned.names:
+            sentence = self.turned.sentence('their label maps lie on')
+            found.append(f'{sentence}: {self.turned.remedy()}')
         if found:
             return found
         count = len(self.reading.classes)
@@ -131,10 +128,9 @@ class Labels:
         wide_high = labels.shape[::-1]
         if sample.size is None or sample.size == wide_high:
             return
-        stored = sample.header is not None and sample.header.orientation >= 5
-        turned = stored and sample.size == wide_high[::-1]
         words = f'{name} is {size(wide_high)}, its image {size(sample.size)}'
-        (self.unlike_turned if turned else self.unlike).append(words)
+        if not self.turned.see(sample, (wide_high[0], wide_high[1]), words):
+            self.unlike.append(words)
 
     def _how_to_renumber(self, count: int) -> str:
         values = [str(v) for v in sorted(self.pixels)]

@@ -124,6 +124,35 @@ def test_annotations_on_turned_images(
         assert check({**dataset, 'pipeline': [loader, *dataset['pipeline'][1:]]}).warnings == []
 
 
+@pytest.mark.parametrize(
+    ('box', 'advice'),
+    [
+        (
+            [30, 5, 25, 20],
+            'the boxes fit the image as it is read, so swap width and height of these images',
+        ),
+        ([5, 40, 20, 15], 'the boxes fit that one, so set train_dataloader.dataset.pipeline.0.col'),
+        ([5, 5, 20, 20], 'if the boxes fit the image as it is read, swap width and height of'),
+    ],
+)
+def test_sizes_of_stored_images(tmp_path: Path, box: list[int], advice: str) -> None:
+    """Boxes that fit into the image in one orientation only tell which one they were drawn in."""
+    shown, _ = scene()
+    stored = {'width': 40, 'height': 60}
+    objects = {'bbox': box, 'area': box[2] * box[3]}
+    write_coco(
+        tmp_path, each('images', file_name='a.jpg', **stored), each('annotations', **objects)
+    )
+    save(tmp_path / 'img' / 'a.jpg', shown, 6)
+    with pytest.raises(UserError) as caught:
+        check(detection(tmp_path))
+    assert (
+        'turned when they are read, but the annotations give the size of the image as it is '
+        in (str(caught.value))
+    )
+    assert advice in str(caught.value)
+
+
 def test_what_cannot_be_told_is_a_warning(tmp_path: Path) -> None:
     shown, labels = scene()
     noise = np.random.default_rng(0).integers(0, 256, shown.shape, np.uint8)
