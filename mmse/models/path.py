@@ -16,6 +16,7 @@ class Plain(Enum):
 
     NO_ATTENTION = auto()
     FOREIGN_ATTENTION = auto()
+    EXCITATION = auto()
     SWITCHED_OFF = auto()
     NORM = auto()
     NORM_NOT_AFFINE = auto()
@@ -30,40 +31,52 @@ class Plain(Enum):
 
 
 # Methods as they were when this module was imported: one that is replaced shows as a difference.
-_OWNERS = (
-    (_BatchNorm, ('forward',)),
-    (nn.ReLU, ('forward',)),
-    (ChannelAttention, ('forward', 'gate', 'excite')),
+_ORIGINALS = (
+    (_BatchNorm, 'forward', _BatchNorm.forward),
+    (nn.ReLU, 'forward', nn.ReLU.forward),
+    (nn.Linear, 'forward', nn.Linear.forward),
+    (ChannelAttention, 'forward', ChannelAttention.forward),
+    (ChannelAttention, 'excite', ChannelAttention.excite),
+    (ChannelAttention, 'gate', ChannelAttention.gate),
 )
-_ORIGINALS = [(kind, name, getattr(kind, name)) for kind, names in _OWNERS for name in names]
-_REPLACEABLE = {'forward', 'gate', 'excite'}
 
 
-def why_not_imitated(attention: nn.Module | None, norm: nn.Module, relu: nn.Module) -> Plain | None:
+def why_not_imitated(attention: nn.Module, norm: nn.Module, relu: nn.Module) -> Plain | None:
     """Why the modules of a tail are none that the fused tail computes; None if they are."""
-    if attention is None:
-        return Plain.NO_ATTENTION
     if type(attention) is not ChannelAttention:
         return Plain.FOREIGN_ATTENTION
+    if not all(type(layer) is nn.Linear for layer in attention._modules.values()):
+        return Plain.EXCITATION
     if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
         return Plain.NORM
     if norm.weight is None or norm.bias is None:
         return Plain.NORM_NOT_AFFINE
+    if norm._modules:
+        return Plain.PARAMETRISED
     return None if type(relu) is nn.ReLU else Plain.ACTIVATION
 
 
-def why_changed(conv: nn.Module, *tail: nn.Module) -> Plain | None:
-    """What a user has done to a convolution and the modules after it; None for nothing."""
-    modules = [inner for module in tail for inner in module.modules()]
-    if any('parametrizations' in module._modules for module in modules):
-        return Plain.PARAMETRISED
-    if any(not _REPLACEABLE.isdisjoint(vars(module)) for module in modules):
-        return Plain.REPLACED_METHOD
-    if any(getattr(kind, name) is not original for kind, name, original in _ORIGINALS):
+def why_changed(
+    conv: nn.Module, norm: nn.Module, relu: nn.Module, attention: nn.Module
+) -> Plain | None:
+    """What a user has done to modules that the fused tail imitates; None for nothing."""
+    # Asked in every forward pass of every block, so it is written to take microseconds.
+    for kind, name, original in _ORIGINALS:
+        if getattr(kind, name) is not original:
+            return Plain.REPLACED_METHOD
+    own = attention.__dict__
+    if 'excite' in own or 'gate' in own:
         return Plain.REPLACED_METHOD
     global_hooks: bool = _has_any_global_hook()  # type: ignore[no-untyped-call]
-    if global_hooks or _has_hooks(conv) or any(map(_has_hooks, modules)):
+    if global_hooks or _has_hooks(conv):
         return Plain.HOOKS
+    for module in (norm, relu, attention, *attention._modules.values()):
+        if module is None:
+            continue
+        if 'forward' in module.__dict__:
+            return Plain.REPLACED_METHOD
+        if _has_hooks(module):
+            return Plain.HOOKS
     return None
 
 

@@ -103,15 +103,16 @@ class ResidualBlock(BaseModule):
         """Why the tail is composed of its modules; None where it is fused."""
         if not self.fused:
             return Plain.NO_ATTENTION if self.attention is None else Plain.SWITCHED_OFF
-        norm = self.norm(self.last)
-        if reason := why_not_imitated(self.attention, norm, self.relu):
+        attention, norm, relu = self.attention, self.norm(self.last), self.relu
+        if attention is None:
+            return Plain.NO_ATTENTION
+        if reason := why_not_imitated(attention, norm, relu):
             return reason
         if self.plugin_names.get('after_conv3'):
             return Plain.PLUGINS
         if self.training and type(self.drop_path) is not nn.Identity:
             return Plain.DROP_PATH
-        changed = why_changed(self.last_conv, norm, self.relu, self.attention)  # type: ignore[arg-type]
-        return changed or why_transformed()
+        return why_changed(self.last_conv, norm, relu, attention) or why_transformed()
 
     @property
     def path(self) -> str:
@@ -123,11 +124,12 @@ class ResidualBlock(BaseModule):
         words = {
             Plain.NO_ATTENTION: 'no attention',
             Plain.FOREIGN_ATTENTION: f'{type(self.attention).__name__} as attention',
+            Plain.EXCITATION: 'other layers in the attention',
             Plain.SWITCHED_OFF: 'fused=False',
             Plain.NORM: norm,
             Plain.NORM_NOT_AFFINE: f'{norm} without weight and bias',
             Plain.ACTIVATION: f'{type(self.relu).__name__} as relu',
-            Plain.PARAMETRISED: 'parametrised modules',
+            Plain.PARAMETRISED: 'parametrised norm',
             Plain.REPLACED_METHOD: 'replaced methods',
             Plain.PLUGINS: 'plugins after the attention',
             Plain.DROP_PATH: 'stochastic depth',
