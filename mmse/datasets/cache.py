@@ -30,8 +30,7 @@ def cached(
 ) -> list[Report]:
     """What an earlier check of the same data with the same settings found, or a new one.
 
-    Reports lie in ``$XDG_CACHE_HOME/mmse/data_checks``, or below ``~/.cache``; a folder that cannot
-    be written is no error. Faults are never kept.
+    Faults are never kept.
 
     Args:
         cfg: The full config.
@@ -42,27 +41,6 @@ def cached(
     Raises:
         UserError: As ``check`` does.
     """
-    if (file := _file(cfg, split, metrics)) is None:
-        return check()
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        return [
-            Report(f'{report["summary"]} (from an earlier check)', report['warnings'])
-            for report in read_json(file)
-        ]
-    reports = check()
-    with contextlib.suppress(OSError):
-        write_json(file, [asdict(report) for report in reports])
-    return reports
-
-
-def folder() -> Path:
-    """Where the reports are."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'mmse' / 'data_checks'
-
-
-def _file(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) -> Path | None:
-    """The report's file; None where the data are such that they have no digest."""
     try:
         identity = [
             data_digest(cfg, (split,)),
@@ -72,14 +50,48 @@ def _file(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) -> Path
             cfg.get('data_preprocessor'),
             metrics,
             os.getcwd(),
-            _VERSION,
-            __version__,
-            versions((*SHAPING, 'pillow', 'opencv-python', 'opencv-python-headless')),
         ]
-        text = json.dumps(identity, sort_keys=True, default=_plain)
-        return folder() / f'{hashlib.sha256(text.encode()).hexdigest()}.json'
-    except (UserError, RuntimeError):  # no home folder
-        return None
+    except UserError:  # such data have no digest, and most likely a fault that the check names
+        return check()
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return [
+            Report(f'{report["summary"]} (from an earlier check)', report['warnings'])
+            for report in recall(identity)
+        ]
+    reports = check()
+    remember(identity, [asdict(report) for report in reports])
+    return reports
+
+
+def recall(identity: Any) -> Any:
+    """What was found about something, by its identity.
+
+    Raises:
+        ValueError: Nothing is kept, or what is kept is damaged.
+    """
+    try:
+        return read_json(_file(identity))
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        raise ValueError(f'nothing is kept: {error}') from error
+
+
+def remember(identity: Any, found: Any) -> None:
+    """Keep what was found, as JSON; a folder that cannot be written is no error."""
+    with contextlib.suppress(OSError, RuntimeError):
+        write_json(_file(identity), found)
+
+
+def folder() -> Path:
+    """Where the files lie: ``$XDG_CACHE_HOME/mmse/data_checks``, or below ``~/.cache``."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'mmse' / 'data_checks'
+
+
+def _file(identity: Any) -> Path:
+    """The file of an identity, which belongs to this version of the checks and of the loaders."""
+    loaders = versions((*SHAPING, 'pillow', 'opencv-python', 'opencv-python-headless'))
+    text = json.dumps([identity, _VERSION, __version__, loaders], sort_keys=True, default=_plain)
+    return folder() / f'{hashlib.sha256(text.encode()).hexdigest()}.json'
 
 
 def _plain(value: Any) -> Any:

@@ -89,6 +89,8 @@ def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
     notes += left_out(reading)
     if not reading.items:
         refuse(where, notes if reading.listed else [_no_images(reading)])
+    if 'img_path' not in reading.items[0]:
+        return Report(f'{where}: {len(reading.items)} items that are no single images, not read')
     refuse(where, missing(reading))
     aside = set_aside(reading, content) if content is not None else Counter[str]()
     if aside:

@@ -1,14 +1,17 @@
 """Class names of a folder of label maps."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from mmengine.fileio import list_dir_or_file
 from PIL import Image
 
+from mmse.datasets.cache import recall, remember
 from mmse.datasets.findings import progress, refuse
 from mmse.datasets.images import read_header
-from mmse.datasets.segmentation import COLOURS, file_fault
+from mmse.datasets.segmentation import COLOURS, count_labels, file_fault
 from mmse.utils.errors import UserError
 from mmse.utils.text import counted, name_some, repeated
 
@@ -63,17 +66,29 @@ def scan_labels(
     files = [Path(seg_dir, n) for n in names if n.endswith(endings) or n.lower().endswith(endings)]
     if not files:
         raise UserError(f'{seg_dir} has no label maps ({", ".join(endings)})')
+    stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    identity = ['labels', os.path.abspath(seg_dir), stats]
+    try:
+        found = set(recall(identity))
+    except (ValueError, TypeError):
+        found = _labels_of(files, str(seg_dir))
+        remember(identity, sorted(found))
+    return _number_of_classes(found, ignore_index, f'the {len(files)} label maps in {seg_dir}')
+
+
+def _labels_of(files: Sequence[Path], folder: str) -> set[int]:
+    """All labels of label maps, each of which is read."""
     found: set[int] = set()
     faults: dict[str, list[str]] = {}
-    for file in progress(files, f'labels in {seg_dir}'):
+    for file in progress(files, f'labels in {folder}'):
         labels = _read_labels(file)
         fault = COLOURS if labels.ndim != 2 else file_fault(str(file))
         if fault is not None:
             faults.setdefault(fault, []).append(str(file))
         else:
-            found.update(map(int, np.unique(labels)))
-    refuse(str(seg_dir), [s for what, which in faults.items() for s in counted(what, which)])
-    return _number_of_classes(found, ignore_index, f'the {len(files)} label maps in {seg_dir}')
+            found.update(count_labels(labels))
+    refuse(folder, [s for what, which in faults.items() for s in counted(what, which)])
+    return found
 
 
 def _number_of_classes(found: set[int], ignore_index: int, which: str) -> int:

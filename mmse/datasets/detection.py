@@ -56,16 +56,16 @@ class Objects:
             self._compare_sizes(sample, (item['width'], item['height']), name)
         trained = 0
         for instance in item.get('instances') or []:
-            box = instance['bbox']
+            box = instance.get('bbox')
             if instance.get('ignore_flag'):
                 self.crowd += 1
                 continue
-            if sample.size is not None and self._reaches_out(box, sample.size):
+            if box is not None and sample.size is not None and self._reaches_out(box, sample.size):
                 self.outside.append(f'{[round(v, 1) for v in box]} in {name}')
             if self.masks and not self._has_mask(instance, name, sample):
                 continue
             trained += 1
-            self.kept[instance['bbox_label']] += 1
+            self.kept[instance.get('bbox_label', -1)] += 1
         self.boxed += trained > 0
 
     def problems(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Image files by their first and last bytes, and what the config's loader makes of them."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from mmse.datasets.reading import Reading, reason
 Image.MAX_IMAGE_PIXELS = None  # aerial and slide images are no attack
 
 MAX_DECODED = 300
+_FEWEST = 20
+_MOST_PIXELS = 3_000_000_000  # half a minute of decoding
 _COMMON_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
 _ORIENTATION = 274
 _BITS_PER_SAMPLE = 258
@@ -89,38 +92,72 @@ def read_header(path: str | Path) -> Header | None:
 def samples(reading: Reading, every_label: bool, what: str) -> Iterator[Sample]:
     """Read the items of a training: every header, and some or all of their contents.
 
-    All images are decoded by the config's own loader where there are at most ``MAX_DECODED``;
-    otherwise so many, evenly spaced, and besides them every image of an unusual kind. Annotations
-    are loaded for the images that are decoded.
+    All images are decoded by the config's own loader where there are at most ``MAX_DECODED``,
+    fewer of very large ones; otherwise so many, evenly spaced, and besides them those of unusual
+    kinds. Annotations are loaded for the images that are decoded.
 
     Args:
         reading: The data set.
         every_label: Load the annotations of every item.
         what: The subject of the lines about progress.
     """
-    count = len(reading.items)
-    chosen = set(evenly(count, MAX_DECODED))
-    turning: dict[int, bool] = {}
-    for index in progress(range(count), what):
+    choice = _Choice(reading, every_label)
+    for index in progress(range(len(reading.items)), what):
         item = reading.items[index]
         path = item.get('img_path')
-        header = read_header(path) if is_local(path) else None
-        sample = Sample(index, item, header)
-        unusual = header is None or header.kind[1] not in _COMMON_MODES or not header.complete
-        turned = header is not None and header.orientation != 1
-        if turned and header is not None:
-            unusual = unusual or header.kind[0] != 'JPEG' or header.orientation not in turning
-        if index in chosen or unusual or reading.head.custom:
+        sample = Sample(index, item, read_header(path) if is_local(path) else None)
+        if choice.decodes(sample):
             _decode(reading, sample)
-            if turned and header is not None and sample.size is not None:
-                turning[header.orientation] = sample.size != header.size
-        elif header is not None:
-            flips = turned and header.orientation >= 5 and turning.get(header.orientation, False)
-            sample.size = header.size[::-1] if flips else header.size
+            choice.learn(sample)
+        elif sample.header is not None:
+            sample.size = choice.size(sample.header)
         if every_label and sample.loaded is None and sample.fault is None:
             _load_labels(reading, sample, _start(reading, index))
         yield sample
         sample.loaded = None
+
+
+class _Choice:
+    """Which images are decoded, and what those tell about the others."""
+
+    def __init__(self, reading: Reading, every_label: bool) -> None:
+        count, most = len(reading.items), MAX_DECODED
+        first = reading.items[0].get('img_path') if count else None
+        if is_local(first) and (header := read_header(first)) is not None:
+            pixels = header.size[0] * header.size[1]
+            most = min(most, max(_FEWEST, _MOST_PIXELS // max(pixels, 1)))
+        self.chosen = set(evenly(count, most))
+        # What the user's transforms make of labels may depend on the image.
+        self.all = reading.head.custom and every_label
+        self.decoded: Counter[tuple[str, str] | None] = Counter()
+        self.turning: dict[int, bool] = {}
+
+    def decodes(self, sample: Sample) -> bool:
+        """Whether an image is decoded: as one of the sample, or as it is unusual."""
+        header = sample.header
+        if self.all or sample.index in self.chosen or (header is not None and not header.complete):
+            return True
+        if header is None:
+            unusual = is_local(sample.item.get('img_path'))
+        else:
+            turned = header.orientation != 1
+            unusual = header.kind[1] not in _COMMON_MODES or (
+                turned and (header.kind[0] != 'JPEG' or header.orientation not in self.turning)
+            )
+        return unusual and self.decoded[header and header.kind] < MAX_DECODED
+
+    def learn(self, sample: Sample) -> None:
+        """Remember how an image was decoded."""
+        header = sample.header
+        if sample.fault is None:
+            self.decoded[header and header.kind] += 1
+            if header is not None and header.orientation != 1 and sample.size is not None:
+                self.turning[header.orientation] = sample.size != header.size
+
+    def size(self, header: Header) -> tuple[int, int]:
+        """The size that the loader gives an image whose header alone was read."""
+        turned = header.orientation >= 5 and self.turning.get(header.orientation, False)
+        return header.size[::-1] if turned else header.size
 
 
 def is_local(path: Any) -> TypeGuard[str]:

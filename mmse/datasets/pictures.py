@@ -1,7 +1,9 @@
 """The images of a data set as the loader gives them: readable, of which depth and channels."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -103,14 +105,25 @@ class Pictures:
 
 def missing(reading: Reading) -> list[str]:
     """Sentences about images and label maps that are not there."""
-    paths: dict[str, list[str]] = {'images': [], 'label maps': []}
+    files: dict[str, list[str]] = {'images': [], 'label maps': []}
     for item in reading.items:
         if is_local(item.get('img_path')):
-            paths['images'].append(item['img_path'])
+            files['images'].append(item['img_path'])
         if is_local(item.get('seg_map_path')) and reading.head.labels.transforms:
-            paths['label maps'].append(item['seg_map_path'])
-    return [
-        s
-        for what, files in paths.items()
-        for s in counted(f'{what} are missing', find_missing(files))
-    ]
+            files['label maps'].append(item['seg_map_path'])
+    found = []
+    for what, paths in files.items():
+        if names := find_missing(paths):
+            (sentence,) = counted(f'{what} are missing', names)
+            like = _file_like(Path(names[0]), reading.cfg.get('data_root'))
+            found.append(sentence + (f', but there is {like}' if like else ''))
+    return found
+
+
+def _file_like(file: Path, root: str | None) -> str | None:
+    """A file below the data root that has the same name but for upper and lower case."""
+    for parent, _, names in os.walk(root or '.'):
+        for name in names:
+            if name.lower() == file.name.lower():
+                return os.path.join(parent, name)
+    return None

@@ -70,9 +70,9 @@ class Labels:
             self.faults.setdefault(COLOURS, []).append(name)
             return
         self._compare_sizes(sample, labels, name)
-        found = _count(labels)
+        found = count_labels(labels)
         self.pixels.update(found)
-        count = len(self.reading.classes)
+        count = len(self.reading.classes) or _LARGEST  # without names any label may be a class
         if strange := [v for v in sorted(found) if not 0 <= v < count and v != self.ignore]:
             self.wrong.append(f'{name} has {name_some([str(v) for v in strange], 6)}')
 
@@ -113,7 +113,8 @@ class Labels:
 
     def summary(self) -> str:
         """Classes that were seen and their shares of the pixels."""
-        names = self.reading.classes
+        highest = max(set(self.pixels) - {self.ignore}, default=-1)
+        names = self.reading.classes or tuple(f'label {k}' for k in range(highest + 1))
         seen = [f'{n} {self._share(k)}' for k, n in enumerate(names) if self.pixels[k]]
         return (
             f'{len(seen)} of {len(names)} classes in their label maps ({name_some(seen, 8)}), '
@@ -182,7 +183,8 @@ def loads_labels(reading: Reading) -> bool:
     return loads and item.get('seg_map_path') is not None and 'instances' not in item
 
 
-def _count(labels: np.ndarray) -> dict[int, int]:
+def count_labels(labels: np.ndarray) -> dict[int, int]:
+    """How many pixels each label has."""
     if labels.dtype == np.uint8:
         counts = np.bincount(labels.ravel(), minlength=1)
         return {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
