@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.tails import FULL, LAST, Tail, inputs, make_tail, plain_tail, run_tail, worst
+from support.precision import LAST, LAYOUTS, worst
+from support.tails import FULL, Tail, inputs, make_tail, plain_tail, run_tail, tail_bar
 from torch import Tensor
 
 from mmse.models.fused import fused_tail
@@ -40,21 +41,21 @@ def test_equals_plain(name: str, train: bool, shape: str) -> None:
     y, shortcut = inputs(SHAPES[shape])
     grad = gradient(tail, y, shortcut)
     want = run_tail(plain_tail, tail, y, shortcut, grad)
-    for layout in (torch.contiguous_format, LAST):
+    for layout in LAYOUTS:
         got = run_tail(fused_tail, tail, y, shortcut, grad, layout=layout)
         assert worst(got, want) < (1e-10, '')
         assert got['out'].is_contiguous(memory_format=layout)
         assert got['y'].is_contiguous(memory_format=layout)
         if shape == 'odd':
             got = run_tail(fused_tail, tail, y, shortcut, grad, torch.float32, layout)
-            assert worst(got, want) < (1e-5, '')
+            assert worst(got, want) < (tail_bar(tail, y, shortcut, grad, want), '')
 
 
 @pytest.mark.parametrize('train', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('ratio', [5, 30, 1000])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, LAST], ids=['nchw', 'nhwc'])
 def test_mean_far_from_zero(ratio: int, train: bool, layout: torch.memory_format) -> None:
-    """In single precision, where batch norm itself is off by 1e-4 and more."""
+    """As exact in float32 as with the mean at zero, where batch norm is off by 1e-4 and more."""
     centre = ratio * torch.linspace(-1, 1, 24)
     tail = make_tail(FULL, centre=centre)
     tail[0].train(train)
@@ -67,7 +68,12 @@ def test_mean_far_from_zero(ratio: int, train: bool, layout: torch.memory_format
     want = run_tail(plain_tail, tail, y, shortcut, grad)
     assert worst(run_tail(fused_tail, tail, y, shortcut, grad, layout=layout), want) < (1e-10, '')
     single = run_tail(fused_tail, tail, y, shortcut, grad, torch.float32, layout)
-    assert worst(single, want) < (1e-5, '')
+    tail[0].running_mean -= centre
+    y = y - centre[:, None, None]
+    centred = run_tail(plain_tail, tail, y, shortcut, grad)
+    # In channels_last torch adds up the gradient of the norm's bias term by term.
+    bar = tail_bar(tail, y, shortcut, grad, centred, LAYOUTS[:1])
+    assert worst(single, want) < (bar, '')
 
 
 def test_large_map() -> None:
@@ -77,7 +83,8 @@ def test_large_map() -> None:
     grad = gradient(tail, y, shortcut)
     want = run_tail(plain_tail, tail, y, shortcut, grad)
     assert worst(run_tail(fused_tail, tail, y, shortcut, grad), want) < (1e-10, '')
-    assert worst(run_tail(fused_tail, tail, y, shortcut, grad, torch.float32), want) < (1e-5, '')
+    single = run_tail(fused_tail, tail, y, shortcut, grad, torch.float32)
+    assert worst(single, want) < (tail_bar(tail, y, shortcut, grad, want, LAYOUTS[:1]), '')
 
 
 @pytest.mark.parametrize('frozen', ['norm', 'attention', 'y', 'shortcut', 'all but y', 'fc1.bias'])

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.tails import FULL, LAST, worst
+from support.precision import LAYOUTS, worst
+from support.tails import FULL
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -44,7 +45,7 @@ def test_channels_last(changes: dict[str, Any]) -> None:
     x = torch.randn(2, 3, 64, 96).double()
     want, got = (step(net, x) for net in nets)
     assert worst(got, want) < (1e-9, '')
-    for net, layout in zip(nets, (torch.contiguous_format, LAST), strict=True):
+    for net, layout in zip(nets, LAYOUTS, strict=True):
         for out in net(x):
             assert out.is_contiguous(memory_format=layout)
         # Also those that came from a checkpoint in the usual format.

@@ -1,15 +1,15 @@
-"""The tail of a block, from norm to relu: random ones, run plainly or fused, and compared."""
+"""The tail of a block, from norm to relu: random ones, run plainly or fused."""
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from support.precision import LAYOUTS, float32_bar
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention
 
-LAST = torch.channels_last
 FULL = {'preset': 'sepp_v2_residual', 'learnable_temperature': True, 'alpha': 0.7}
 Tail = tuple[nn.BatchNorm2d, ChannelAttention]
 
@@ -54,18 +54,21 @@ def run_tail(
     return {name: value for name, value in got.items() if value is not None}
 
 
-def worst(got: dict[str, Tensor], want: dict[str, Tensor]) -> tuple[float, str]:
-    """The largest error relative to the largest number of its tensor, and the tensor's name.
+def tail_bar(
+    tail: Tail,
+    y: Tensor,
+    shortcut: Tensor,
+    grad: Tensor,
+    exact: dict[str, Tensor],
+    layouts: tuple[torch.memory_format, ...] = LAYOUTS,
+) -> float:
+    """The largest error that a tail may have in float32: see `float32_bar`."""
 
-    Of tensors that are zero but for rounding it is relative to 1e-4.
-    """
-    assert list(got) == list(want)
-    errors = []
-    for name, value in want.items():
-        assert got[name].isfinite().all(), name
-        scale = value.double().abs().max().clamp(min=1e-4)
-        errors.append((float((got[name].double() - value.double()).abs().max() / scale), name))
-    return max(errors)
+    def plain(scale: float, layout: torch.memory_format) -> dict[str, Tensor]:
+        scaled = (y * scale, shortcut * scale)
+        return run_tail(plain_tail, tail, *scaled, grad, torch.float32, layout)
+
+    return float32_bar(plain, exact, layouts)
 
 
 def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
