@@ -58,7 +58,23 @@ def shaping_part(cfg: Config) -> dict[str, Any]:
     hooks = shaping.get('custom_hooks') or []
     shaping['custom_hooks'] = [hook for hook in hooks if hook['type'] not in OBSERVERS]
     (shaping.get('randomness') or {}).pop('seed', None)
-    return shaping
+    without_scope: dict[str, Any] = _without_scope(shaping, cfg.get('default_scope', 'mmengine'))
+    return without_scope
+
+
+def _without_scope(node: Any, scope: str) -> Any:
+    """Names of classes without the default scope, in which they are looked up anyway."""
+    if isinstance(node, dict):
+        return {
+            key: value.removeprefix(f'{scope}.')
+            if key == 'type' and isinstance(value, str)
+            else _without_scope(value, scope)
+            for key, value in node.items()
+            if (key, value) != ('_scope_', scope)
+        }
+    if isinstance(node, list | tuple):
+        return [_without_scope(value, scope) for value in node]
+    return node
 
 
 def recipe_of(cfg: Config, start: str) -> str:

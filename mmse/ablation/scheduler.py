@@ -124,8 +124,8 @@ def _tell_changes(plan: Plan, folders: Folders) -> None:
             )
     if old := of_other_data(plan, read_trials(folders.results)):
         print(
-            f'the data have changed since {len(old)} trials ended: they run anew; the old files '
-            f'stay in {folders.results}/trials and no longer count:',
+            f'the data have changed since these {len(old)} trials ended; their files stay in '
+            f'{folders.results}/trials and no longer count:',
             *old,
             sep='\n  ',
         )

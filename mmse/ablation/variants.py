@@ -88,6 +88,7 @@ def resolve(study: Study) -> list[Variant]:
             cfg = copy.deepcopy(base)
             override(cfg, copy.deepcopy({**task.overrides, **arm.overrides}), task.base)
             apply_own_data(cfg, task.base)
+            _check_whole(cfg, task.base)
             variant = Variant(task, arm, cfg, study.start)
             if (same := known.setdefault(variant.recipe, arm.name)) != arm.name:
                 raise UserError(
@@ -118,13 +119,18 @@ def trials_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Trial]:
 def _read_base(task: Task) -> Config:
     """The training config of a task as it is; a plain backbone in it becomes ours."""
     cfg = read_config(task.base)
-    for key in ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator'):
-        if cfg.get(key) is None:
-            raise UserError(f'{task.base} has no {key}: give the config of a whole run')
+    _check_whole(cfg, task.base)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if not any(True for _ in our_backbones(cfg.model)):
         swap_backbone(cfg, None)
     return cfg
+
+
+def _check_whole(cfg: Config, name: str) -> None:
+    """Refuse a config without what a trial needs: a model, and data to train and validate on."""
+    for key in ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator'):
+        if cfg.get(key) is None:
+            raise UserError(f'{name} has no {key}: give the config of a whole run')
 
 
 def _check_overrides(cfg: Config, overrides: Mapping[str, Any], where: str) -> None:

@@ -19,6 +19,7 @@ from mmse.ablation.records import read_trials
 from mmse.ablation.scheduler import Folders, run
 from mmse.ablation.study import read_study
 from mmse.ablation.variants import resolve, trials_of
+from mmse.utils.files import write_json
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
@@ -45,6 +46,7 @@ def changed(cfg: Config, **keys) -> Config:
         {'default_hooks.logger.interval': 7, 'default_hooks.checkpoint.interval': 7},
         {'randomness': {'seed': 5}},
         {'custom_hooks': [{'type': 'mmse.IterationSeedHook'}]},  # one that looks, less
+        {'train_dataloader.sampler.type': 'mmdet.InfiniteSampler'},  # the default scope
         {'data_preprocessor': {'type': 'DetDataPreprocessor', 'mean': [0, 0, 0]}},
         {
             'model.backbone.attention': {
@@ -117,6 +119,26 @@ def test_run_finds_every_committed_trial_finished(name, tmp_path, monkeypatch, c
     folders = Folders(tmp_path / 'results', tmp_path / 'work')
     assert run(study, resolve(study), folders, lambda waiting: pytest.fail('a trial is run')) == []
     assert capsys.readouterr().out == '40 trials, 40 finished before\n'
+
+
+def test_the_tutorials_configs_are_those_of_its_trials(tmp_path, monkeypatch):
+    """Its data are not in the repository; of them the config takes the classes alone."""
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/tutorial.md').read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    Path('my_data.py').write_text(next(b for b in blocks if b.startswith('_base_')))
+    Path('my_question.py').write_text(next(b for b in blocks if b.startswith('base =')))
+    names = ('RBC', 'WBC', 'Platelets')
+    content = {
+        'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 32, 'height': 32}],
+        'annotations': [],
+        'categories': [{'id': i, 'name': name} for i, name in enumerate(names, 1)],
+    }
+    for split in ('train', 'val'):
+        Path('data/mine', split).mkdir(parents=True)
+        write_json(Path(f'data/mine/annotations/instances_{split}.json'), content)
+    plan = read_plan(ROOT / 'results/tutorial')
+    variants = resolve(read_study('my_question.py'))
+    assert {v.arm.name: v.recipe for v in variants} == {v.arm: v.recipe for v in plan.variants}
 
 
 @pytest.mark.parametrize('name', [*(f'ablations/{study}' for study in STUDIES), 'tutorial'])
