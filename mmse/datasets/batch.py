@@ -51,7 +51,7 @@ def check_batch(
     try:
         model = MODELS.build(preprocessor)
         for batch in batches:
-            model(pseudo_collate(batch), training=split == 'train')
+            given = model(pseudo_collate(batch), training=split == 'train')
     except Exception as error:  # a preprocessor is anybody's code
         sizes = sorted({(tensor.shape[2], tensor.shape[1]) for tensor in inputs})
         if len(sizes) == 1 or batch_size == 1:
@@ -68,6 +68,23 @@ def check_batch(
             f'({", ".join(map(size, sizes))}), which do not fit into one batch of {batch_size}: '
             + advice
         ) from error
+    _check_channels(cfg, reading, given)
+
+
+def _check_channels(cfg: Config, reading: Reading, given: Any) -> None:
+    """Compare the channels of preprocessed images with those that the backbone takes."""
+    backbone = cfg.model.get('backbone') or {}
+    taken = backbone.get('in_channels', 3 if 'ResNe' in str(backbone.get('type')) else None)
+    shape: tuple[int, ...] = getattr(
+        given.get('inputs') if isinstance(given, dict) else None, 'shape', ()
+    )
+    if taken is None or len(shape) != 4 or shape[1] == taken:
+        return
+    raise UserError(
+        f'{reading.place}: images have {shape[1]} channels as they are loaded and '
+        f'normalised, but model.backbone takes {taken}: set model.backbone.in_channels='
+        f'{shape[1]}, or the color_type of {reading.head.place}'
+    )
 
 
 def _item(reading: Reading, wrapper: Mapping[str, Any] | None, index: int) -> Any:

@@ -145,4 +145,5 @@ def _no_images(reading: Reading) -> str:
     folder = next(iter((dataset.data_prefix or {}).values()), '')
     suffix = getattr(dataset, 'img_suffix', None)
     ending = f' whose names end in {suffix}' if suffix else ''
-    return f'there are no images{ending} in {folder}: check data_root, data_prefix and img_suffix'
+    keys = 'data_root, data_prefix and img_suffix' if suffix else 'data_root and ann_file'
+    return f'there are no images{ending} in {folder}: check {keys}'

@@ -85,10 +85,15 @@ def check_references(content: Content, ann_file: str | Path) -> None:
     ]
     refuse(str(ann_file), problems)
     boxes = [a['bbox'] for a in objects]
+    pixels = 'COCO boxes are [x, y, width, height] in pixels'
     if boxes and all(0 <= value <= 1 for box in boxes for value in box):
         raise UserError(
-            f'{ann_file}: all boxes lie between 0 and 1: COCO boxes are [x, y, width, height] in '
-            'pixels, so multiply them by the width and height of their image'
+            f'{ann_file}: all boxes lie between 0 and 1: {pixels}, so multiply them by the width '
+            'and height of their image'
+        )
+    if objects and all(map(_gives_corners, objects)):
+        raise UserError(
+            f'{ann_file}: all boxes are [x1, y1, x2, y2], as their areas tell: {pixels}'
         )
 
 
@@ -143,6 +148,14 @@ def check_classes(content: Content, ann_file: str | Path, trained: Sequence[str]
     boxes = Counter(ids.get(a['category_id']) for a in content['annotations'])
     others = [f'{name} ({boxes[name]} objects)' for name in names if name not in trained]
     return counted('classes of the file are not trained', others)
+
+
+def _gives_corners(annotation: Entry) -> bool:
+    """Whether the area is that of a box of two corners, and not that of width and height."""
+    x, y, third, fourth = map(float, annotation['bbox'])
+    area = float(annotation['area'])
+    of_corners, of_sides = (third - x) * (fourth - y), third * fourth
+    return third > x and fourth > y and abs(area - of_corners) < 0.01 * abs(of_sides - of_corners)
 
 
 def _unknown(objects: Sequence[Entry], key: str, known: set[Any]) -> list[str]:

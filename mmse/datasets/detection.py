@@ -46,6 +46,8 @@ class Objects:
 
     def __post_init__(self) -> None:
         self.turned = QuarterTurned(self.reading.head.place)
+        loaders = self.reading.head.labels.transforms
+        self.polygons_only = any(not getattr(loader, 'poly2mask', True) for loader in loaders)
 
     def see(self, sample: Sample) -> None:
         """Take one image and its objects into account."""
@@ -175,7 +177,7 @@ class Objects:
 
     def _has_mask(self, instance: Mapping[str, Any], name: str, sample: Sample) -> bool:
         """Whether a mask can be trained; faults that would end the training are kept."""
-        defect = mask_defect(instance.get('mask'), sample.size)
+        defect = mask_defect(instance.get('mask'), sample.size, self.polygons_only)
         if defect == 'unusable':
             self.unusable_masks.append(name)
         elif defect is not None:
@@ -188,12 +190,15 @@ def loads_masks(reading: Reading) -> bool:
     return any(getattr(t, 'with_mask', False) for t in reading.head.labels.transforms)
 
 
-def mask_defect(mask: Any, width_height: tuple[int, int] | None) -> str | None:
+def mask_defect(
+    mask: Any, width_height: tuple[int, int] | None, polygons_only: bool = False
+) -> str | None:
     """What is wrong with a mask in COCO's format.
 
     Args:
         mask: A list of polygons, or run lengths.
         width_height: Size of the image in pixels, if it is known.
+        polygons_only: Whether the loader takes polygons only (``poly2mask=False``).
 
     Returns:
         None for a good one; ``'unusable'`` for one that mmdet ignores with its object; otherwise a
@@ -209,12 +214,17 @@ def mask_defect(mask: Any, width_height: tuple[int, int] | None) -> str | None:
                 "objects have one list of numbers as 'segmentation': write a list of polygons, "
                 '[[x1, y1, x2, y2, ...]]'
             )
+        if not all(isinstance(number, int | float) for polygon in mask for number in polygon):
+            return (
+                "objects have polygons that are no lists of numbers as 'segmentation': write "
+                '[[x1, y1, x2, y2, ...]]'
+            )
         good = [p for p in mask if len(p) % 2 == 0 and len(p) >= 6]
         return None if good else 'unusable'
     if not isinstance(mask, dict):
         return "objects have a 'segmentation' that is neither polygons nor run lengths"
     counts, mask_size = mask.get('counts'), mask.get('size')
-    if mask_size is None or not isinstance(counts, list | str):
+    if polygons_only or mask_size is None or not isinstance(counts, list | str):
         return 'unusable'
     if width_height is not None and tuple(mask_size) != width_height[::-1]:
         return 'objects have run lengths (segmentation.size) of another size than their image'

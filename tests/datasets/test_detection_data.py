@@ -145,6 +145,10 @@ VALUES: dict[str, tuple[Change, str]] = {
         each('annotations', bbox=[30, 10, 50, 30], area=1500),
         '4 of 4 boxes reach past their image ([30, 10, 80, 40] in ',
     ),
+    'boxes as corners, inside their images': (
+        each('annotations', bbox=[5, 5, 20, 15], area=150),
+        'all boxes are [x1, y1, x2, y2], as their areas tell: COCO boxes are [x, y, width, height]',
+    ),
     'sizes of other images': (
         each('images', width=120, height=80),
         '4 images are not of the size that the annotations give (width x height), so boxes do not '
@@ -327,6 +331,10 @@ SEGMENTATIONS: list[tuple[Any, str]] = [
         '[[x1, y1, x2, y2, ...]]',
     ),
     ({**RLE, 'size': [60, 40]}, 'objects have run lengths (segmentation.size) of another size'),
+    (
+        [[[5, 5], [15, 5], [15, 15]]],
+        "objects have polygons that are no lists of numbers as 'segmentation': write [[x1, y1, ",
+    ),
     ([[1, 2, 3, 4]], 'set aside'),
     ({'size': [40, 60]}, 'set aside'),
     (RLE, ''),
@@ -354,11 +362,46 @@ def test_masks_end_as_mmdet_uses_them(tmp_path: Path, mask: Any, words: str) -> 
         notes = ['1 objects have no usable mask and are set aside'] if ignored else []
         assert [w.split(': ')[1].split(' (')[0] for w in report.warnings] == notes
         return
-    if 'run lengths' not in words:  # of those, mmdet makes another mask without a word
+    # Of these, mmdet makes another mask or none without a word.
+    if not any(text in words for text in ('run lengths', 'polygons that')):
         with pytest.raises((KeyError, TypeError, AssertionError)):
             list(built)
     with pytest.raises(UserError, match=re.escape(f'1 {words}')):
         check(dataset)
+
+
+def test_a_loader_of_polygons_only(tmp_path: Path) -> None:
+    write_coco(tmp_path, edit('annotations', 1, segmentation=RLE))
+    steps = copy.deepcopy(MASKS)
+    steps[1]['poly2mask'] = False
+    report = check(detection(tmp_path, pipeline=steps))
+    assert '3 objects of 2 classes' in report.summary
+    assert '1 objects have no usable mask and are set aside' in report.warnings[0]
+
+
+ODD: list[Any] = [None, '', 'x', 0, -1, 0.5, float('nan'), True, [], {}, [1], [[None]], {'a': 1}]
+
+
+@pytest.mark.parametrize('part', ['images', 'annotations', 'categories'])
+def test_any_value_ends_in_a_sentence_or_loads(tmp_path: Path, part: str) -> None:
+    init_default_scope('mmdet')
+    for key in [*coco()[part][0], 'ignore']:
+        for value in ODD:
+            write_coco(tmp_path, edit(part, 1, **{key: value}))
+            dataset = detection(tmp_path, pipeline=MASKS)
+            try:
+                check(dataset)
+            except UserError:
+                continue
+            assert len(list(DATASETS.build(dataset))) == 4, f'{part} {key} {value!r}'
+
+
+def test_a_name_in_other_letters_is_found(tmp_path: Path) -> None:
+    write_coco(tmp_path, edit('images', 1, file_name='images/1.PNG'))
+    img = tmp_path / 'img'
+    sentence = f'1 images are missing ({img}/images/1.PNG), but there is {img}/1.png'
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        check(detection(tmp_path))
 
 
 def test_masks_of_an_evaluation(tmp_path: Path) -> None:

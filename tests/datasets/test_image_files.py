@@ -212,6 +212,15 @@ def test_a_sample_is_decoded_and_every_header_read(
     assert ' 4 images (2 decoded, all headers read), ' in check(detection(tmp_path)).summary
 
 
+def test_few_of_very_large_images_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_coco(tmp_path)
+    monkeypatch.setattr(images, '_MOST_PIXELS', 2 * 40 * 60)
+    monkeypatch.setattr(images, '_FEWEST', 1)
+    assert ' 4 images (2 decoded, all headers read), ' in check(detection(tmp_path)).summary
+
+
 def save_as(path: Path, array: np.ndarray) -> None:
     cv2.imwrite(str(path), array)
 

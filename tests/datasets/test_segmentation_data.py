@@ -230,6 +230,13 @@ def test_images_without_label_maps_can_be_predicted(tmp_path: Path) -> None:
         assert report.summary == 'test_dataloader.dataset: 1 images (all decoded)'
 
 
+def test_labels_without_names(tmp_path: Path) -> None:
+    write_pairs(tmp_path, [MAP])
+    report = check(segmentation(tmp_path, metainfo={}))
+    assert '(label 0 50.0 %, label 1 33.3 %, label 2 16.7 %)' in report.summary
+    assert report.warnings == []
+
+
 def test_no_images(tmp_path: Path) -> None:
     write_pairs(tmp_path, [MAP])
     sentence = f'there are no images whose names end in .jpg in {tmp_path}/img: check data_root'
