@@ -2,7 +2,8 @@
 
 _base_ = ['mmdet::_base_/default_runtime.py', 'schedule.py']
 
-data_root = 'data/shapes_128'
+image_size = 128  # side of the generated images, pixels
+data_root = f'data/shapes_{image_size}'
 
 train_dataloader = dict(
     batch_size=4,
@@ -12,7 +13,7 @@ train_dataloader = dict(
     dataset=dict(
         type='mmse.ShapesDetDataset',
         data_root=data_root,
-        shapes=dict(size=128),
+        shapes=dict(size=image_size),
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=True, min_size=1),
@@ -34,7 +35,7 @@ val_dataloader = dict(
     dataset=dict(
         type='mmse.ShapesDetDataset',
         data_root=data_root,
-        shapes=dict(size=128),
+        shapes=dict(size=image_size),
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,

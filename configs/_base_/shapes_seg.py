@@ -2,7 +2,9 @@
 
 _base_ = ['mmseg::_base_/default_runtime.py', 'schedule.py']
 
-data_root = 'data/shapes_128'
+image_size = 128  # side of the generated images, pixels
+crop_size = (image_size, image_size)  # what images are padded to
+data_root = f'data/shapes_{image_size}'
 
 train_dataloader = dict(
     batch_size=4,
@@ -12,7 +14,7 @@ train_dataloader = dict(
     dataset=dict(
         type='mmse.ShapesSegDataset',
         data_root=data_root,
-        shapes=dict(size=128),
+        shapes=dict(size=image_size),
         data_prefix=dict(img_path='train', seg_map_path='semantic/train'),
         pipeline=[
             dict(type='LoadImageFromFile'),
@@ -30,7 +32,7 @@ val_dataloader = dict(
     dataset=dict(
         type='mmse.ShapesSegDataset',
         data_root=data_root,
-        shapes=dict(size=128),
+        shapes=dict(size=image_size),
         data_prefix=dict(img_path='val', seg_map_path='semantic/val'),
         test_mode=True,
         pipeline=[

@@ -9,10 +9,9 @@ max_iters = 500
 batch_size = 4
 # --------------------------------------------------------------------------------------------
 
-channels = [64, 128, 256, 512] if depth < 50 else [256, 512, 1024, 2048]
 model = dict(
     backbone=dict(depth=depth, attention=attention),
-    neck=dict(in_channels=channels),
+    neck=dict(in_channels=_base_.widths[depth]),
     bbox_head=dict(num_classes=3),
 )
 train_dataloader = dict(batch_size=batch_size)

@@ -9,9 +9,9 @@ max_iters = 400
 batch_size = 8
 # --------------------------------------------------------------------------------------------
 
-channels = [64, 128, 256, 512] if depth < 50 else [256, 512, 1024, 2048]
+channels = _base_.widths[depth]
 model = dict(
-    data_preprocessor=dict(size=(160, 224)),
+    data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(depth=depth, attention=attention),
     decode_head=dict(in_channels=channels[3], c1_in_channels=channels[0], num_classes=11),
     auxiliary_head=dict(in_channels=channels[2], num_classes=11),

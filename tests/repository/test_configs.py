@@ -1,11 +1,13 @@
 """Every shipped config builds its model and takes one training step on random images."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmdet.models import ResNet
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -75,6 +77,34 @@ def test_there_are_configs_of_every_kind() -> None:
     kinds = {name.split('/')[0] if '/' in name else 'built-in' for name in CONFIGS}
     assert kinds == {'built-in', 'coco', 'ade20k', 'cityscapes', 'bccd', 'camvid'}
     assert len(CONFIGS) == 8 + 4 + 4 + 4 + 2 + 2
+
+
+def test_widths_are_those_of_mmdet() -> None:
+    widths = Config.fromfile(ROOT / '_base_/resnet.py').widths
+    blocks = {depth: block for depth, (block, _) in ResNet.arch_settings.items()}
+    assert widths == {
+        depth: [64 * 2**stage * block.expansion for stage in range(4)]
+        for depth, block in blocks.items()
+    }
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in CONFIGS if 'edit these first' in (ROOT / n).read_text()]
+)
+def test_depth_is_edited_in_one_place(name: str, tmp_path: Path) -> None:
+    """Neck and heads follow the depth at the top of the file."""
+    text = re.sub(r"'(\.\./)?_base_/", f"'{ROOT}/_base_/", (ROOT / name).read_text())
+    assert text.count('depth = 50  # 18, 34, 50, 101 or 152') == 1
+    (tmp_path / 'edited.py').write_text(text.replace('depth = 50', 'depth = 18'))
+    cfg = load_config(str(tmp_path / 'edited.py'))
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model).eval()
+    features = model.extract_feat(torch.randn(1, 3, 64, 64))
+    if cfg.default_scope == 'mmseg':
+        for head in (model.decode_head, model.auxiliary_head):
+            assert head(features).shape[1] == head.num_classes
+    else:
+        assert {level.shape[1] for level in features} == {128}
 
 
 @pytest.mark.slow

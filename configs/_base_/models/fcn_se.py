@@ -1,16 +1,10 @@
 """FCN with an SE-ResNet, from scratch, for small images."""
 
-_base_ = 'mmseg::_base_/models/fcn_r50-d8.py'
+_base_ = ['mmseg::_base_/models/fcn_r50-d8.py', '../segmenter.py']
 
-norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     pretrained=None,
-    backbone=dict(
-        type='mmse.SEResNetV1c',
-        strides=(1, 2, 2, 1),  # output stride 16
-        dilations=(1, 1, 1, 2),
-        norm_cfg=norm_cfg,
-    ),
-    decode_head=dict(channels=256, norm_cfg=norm_cfg),
-    auxiliary_head=dict(norm_cfg=norm_cfg),
+    backbone=_base_.backbone_os16,
+    decode_head=dict(channels=256, norm_cfg=_base_.norm),
+    auxiliary_head=dict(norm_cfg=_base_.norm),
 )

@@ -1,18 +1,12 @@
 """FCOS with an SE-ResNet, from scratch, for small images."""
 
-_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
+_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', '../detector.py']
 
-width = 128  # channels of the neck and the heads; mmdet's 256 double the cost of small images
+width = _base_.width
 
 model = dict(
     type='FCOS',
-    backbone=dict(
-        type='mmse.SEResNet',
-        frozen_stages=-1,
-        norm_cfg=dict(requires_grad=True),
-        norm_eval=False,
-        init_cfg=None,
-    ),
+    backbone=_base_.backbone,
     neck=dict(out_channels=width, add_extra_convs='on_output', relu_before_extra_convs=True),
     bbox_head=dict(
         _delete_=True,

@@ -1,17 +1,11 @@
 """RetinaNet with an SE-ResNet, from scratch, for small images."""
 
-_base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
+_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', '../detector.py']
 
-width = 128  # channels of the neck and the heads; mmdet's 256 double the cost of small images
+width = _base_.width
 
 model = dict(
-    backbone=dict(
-        type='mmse.SEResNet',
-        frozen_stages=-1,
-        norm_cfg=dict(requires_grad=True),
-        norm_eval=False,
-        init_cfg=None,
-    ),
+    backbone=_base_.backbone,
     neck=dict(out_channels=width),
     bbox_head=dict(
         in_channels=width, feat_channels=width, anchor_generator=dict(octave_base_scale=2)

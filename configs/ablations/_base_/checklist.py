@@ -1,4 +1,4 @@
-"""The checklist on detection: every part of the attention, one at a time around the plain SE block.
+"""The checklist: every part of the attention, one at a time around the plain SE block.
 
 ``--cfg-options grid=full`` crosses all levels instead; the contrasts are then main effects.
 """

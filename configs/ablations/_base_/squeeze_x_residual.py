@@ -1,4 +1,4 @@
-"""The claim on detection: do avg+max squeeze and residual gating help a detector?"""
+"""The claim: do avg+max squeeze and residual gating help?"""
 
 factors = dict(
     squeeze={
