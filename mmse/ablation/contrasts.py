@@ -35,11 +35,14 @@ def parse_contrast(
 ) -> Contrast:
     """Read one contrast of a config.
 
-    ``dict(of=..., against=...)`` is the difference of two arms, each given by its name or by the
-    levels of all factors, or of two levels of a factor, averaged over the pairs of arms that differ
-    in nothing else: its main effect in a full grid. Without ``against`` it is against the baseline
-    levels of the same factors. ``dict(interaction=dict(a=..., b=...))`` is how much the effect of
-    one level against its baseline changes with the other, averaged over the remaining factors.
+    ``dict(of=..., against=...)`` is a difference. Of two arms, each is given by its name or by the
+    levels of all factors. Of two levels of a factor, it is the mean over the pairs of arms that
+    differ in nothing else, which in a full grid is the main effect. Without ``against``, the
+    baseline levels of the same factors are taken.
+
+    ``dict(interaction=dict(a=..., b=...))`` is how much the effect of one level, against its
+    baseline, changes when the other factor goes from its baseline to the other level; the mean over
+    the remaining factors is taken.
 
     Args:
         name: The contrast's name.
@@ -49,7 +52,8 @@ def parse_contrast(
         baseline: The baseline level of every factor.
 
     Raises:
-        UserError: It names what does not exist, or that no arms differ in this alone.
+        UserError: It names an arm, factor or level that does not exist, or compares levels in
+            which alone no two arms differ.
     """
     where = f'contrasts.{name}'
     keys = set(given)

@@ -23,7 +23,11 @@ Ended = Iterator[tuple[Path, int]]
 def start_trial(
     folder: Path, environment: dict[str, str], cwd: str | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a trial's process; it ends with this one, and a Ctrl-C of the terminal is ours."""
+    """Start a trial's process.
+
+    It ends when this process does, and does not get a Ctrl-C of the terminal, which is for this
+    process to handle.
+    """
     with open(folder / LOG, 'ab') as log:
         log.write(f'--- trial started on {platform.node()}\n'.encode())
         log.flush()
@@ -41,7 +45,7 @@ def start_trial(
 def run_locally(folders: Sequence[Path], workers: int) -> Ended:
     """Run trials in ``workers`` processes at a time.
 
-    Each has its share of the CPU's threads, and its own GPU where there are some.
+    Each has its share of the CPU's threads, and a GPU of its own where there are enough.
 
     Args:
         folders: The trials' working folders, in the order to start them.
@@ -82,13 +86,13 @@ def _share(slot: int, workers: int) -> dict[str, str]:
 def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: float) -> Ended:
     """Run trials as tasks of a Ray cluster, whose nodes share the working folders.
 
-    A trial whose node is lost runs again on another and goes on from its latest checkpoint.
+    A trial whose node is lost is started again on another and resumes from its latest checkpoint.
 
     Args:
         folders: The trials' working folders.
         address: Address of a cluster, ``auto`` for the one of this machine; None starts one here.
-        cpus: CPUs of a trial, which are its threads too.
-        gpus: GPUs of a trial.
+        cpus: CPUs that a trial gets; it uses as many threads.
+        gpus: GPUs that a trial gets.
 
     Yields:
         Folder and exit code of each trial as it ends.
@@ -110,9 +114,9 @@ def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: 
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (OSError, ValueError) as error:
             raise UserError(f'--address {address}: no Ray cluster answers: {error}') from error
-    needed = {'CPU': cpus, 'GPU': gpus}
-    for name, amount in needed.items():
-        if amount > max(node['Resources'].get(name, 0) for node in ray.nodes() if node['Alive']):  # type: ignore[no-untyped-call]
+    nodes: Any = ray.nodes  # has no types
+    for name, amount in {'CPU': cpus, 'GPU': gpus}.items():
+        if amount > max(node['Resources'].get(name, 0) for node in nodes() if node['Alive']):
             raise UserError(f'no node of the Ray cluster has the {amount:g} {name} of a trial')
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=5)(_on_node)
     pending: dict[Any, Path] = {
@@ -136,5 +140,5 @@ def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: 
 
 
 def _on_node(folder: str, threads: int, cwd: str) -> int:
-    """A trial as a task of Ray; its process ends with the worker that it belongs to."""
+    """Run a trial as a task of Ray; its process ends with the worker that started it."""
     return start_trial(Path(folder), {'OMP_NUM_THREADS': str(threads)}, cwd).wait()

@@ -16,10 +16,10 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the seeds say about one contrast, in the unit of the metric.
+    """What the seeds say about one contrast; all but p in the unit of the metric.
 
     Args:
-        differences: The contrast of each seed.
+        differences: The contrast's value for each seed.
         mean: Their mean; nan without seeds.
         t_interval: 95% interval of the mean by Student's t; infinite below two seeds.
         bootstrap_interval: 95% interval of the mean by the bootstrap (BCa; percentile where all but
@@ -95,7 +95,11 @@ def smallest_p(pairs: int) -> float:
 
 
 def pairs_needed(contrasts: int) -> int:
-    """How many pairs the first of so many Holm-corrected contrasts needs to reach the level."""
+    """How many pairs it takes for the smallest p to stay below the level after correction.
+
+    Args:
+        contrasts: Number of contrasts that Holm's correction is made for.
+    """
     pairs = 1
     while contrasts * smallest_p(pairs) >= LEVEL:
         pairs += 1
@@ -132,11 +136,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(estimate: Estimate, p: float, smallest_effect: float) -> str:
-    """What the seeds decide, in words.
+    """The verdict on a contrast, in words.
 
     Args:
         estimate: The estimate of a contrast.
-        p: Its p, corrected for the number of contrasts.
+        p: Its p after Holm's correction.
         smallest_effect: The smallest effect of interest, in the unit of the metric.
     """
     low, high = estimate.t_interval

@@ -1,7 +1,7 @@
 """The question of an ablation, read from a config and checked.
 
-A study is a grid of arms (combinations of levels of factors, and arms of their own), trained on one
-or several tasks with the same seeds, and contrasts that were decided on beforehand.
+A study trains arms on one or several tasks with the same seeds, and compares them by contrasts that
+were decided on beforehand. The arms are the combinations of the levels of its factors, and others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ class Task:
     Args:
         name: Its name, empty if it is the only one.
         base: The training config, as tools/train.py takes it.
-        metric: The number that counts, as the evaluator of ``base`` names it; of the last
-            validation, and the larger the better.
-        smallest_effect: The smallest difference of the metric that matters, in its unit.
+        metric: The metric that is compared, by the name that the evaluator of ``base`` gives it;
+            its value in the last validation counts, and larger is better.
+        smallest_effect: The smallest difference of the metric that matters, in the metric's unit.
         overrides: Dotted keys of ``base`` with the values that every arm gets.
     """
 
@@ -57,8 +57,8 @@ class Arm:
 
     Args:
         name: Its name; ``factor=level, ...`` for an arm of the grid.
-        levels: The level of each factor; empty for an arm of its own.
-        overrides: Dotted keys with the values that make it.
+        levels: The level of each factor; empty for an arm outside the grid.
+        overrides: Dotted keys of the training config with the values that make the arm.
     """
 
     name: str
@@ -82,13 +82,20 @@ class Study:
 def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Study:
     """Read the config of an ablation.
 
-    Its keys: ``base``, ``metric``, ``smallest_effect`` and ``overrides`` of the one task, or
-    ``tasks``, a dict of such dicts; ``factors``, a dict of dicts of levels, a level being the dict
-    of overrides that it makes; ``baseline``, the level of each factor that the others are compared
-    with; ``grid``, ``'full'`` or ``'one_at_a_time'`` around the baseline; ``exclude``, a list of
-    dicts of levels that no arm of the grid has together; ``arms``, a dict of overrides for arms of
-    their own; ``contrasts``, see ``mmse.ablation.contrasts.parse_contrast``; ``seeds``, a
-    number or a list; ``start``, ``'identity'`` or ``'default'``.
+    Its keys are
+
+    - ``base``, ``metric``, ``smallest_effect`` and ``overrides`` of the task; or, for several
+      tasks, ``tasks``: by name, a dict of these four;
+    - ``factors``: by factor and level, the dict of overrides that the level stands for;
+    - ``baseline``: the level of each factor that the other levels are compared with;
+    - ``grid``: ``'full'`` for all combinations of levels, or ``'one_at_a_time'`` for those that
+      differ from the baseline in one factor;
+    - ``exclude``: a list of dicts of levels; an arm that has all levels of one of them is left out;
+    - ``arms``: by name, the overrides of an arm outside the grid;
+    - ``contrasts``: by name, see ``mmse.ablation.contrasts.parse_contrast``;
+    - ``seeds``: a number of seeds, or a list of them;
+    - ``start``: ``'identity'``, where every arm begins as the network without attention, or
+      ``'default'``, where the attention begins as torch draws it.
 
     Args:
         path: The config file, or ``mmse::ablations/NAME.py``; see
@@ -131,7 +138,7 @@ def study_name(path: str | Path) -> str:
 
 
 def arm_name(levels: Mapping[str, str], baseline: Mapping[str, str]) -> str:
-    """The name of an arm of the grid: its levels, but for those of ``baseline``."""
+    """The name of an arm of the grid: its levels, those of ``baseline`` left out."""
     parts = [f'{f}={level}' for f, level in levels.items() if baseline.get(f) != level]
     return ', '.join(parts) or 'baseline'
 

@@ -34,7 +34,7 @@ class ArmSummary:
         attention: Its resolved attention, in words.
         config: Its full config.
         records: Its trials.
-        against_first: The difference to the first arm; None for that arm itself.
+        against_first: The difference from the first arm; None for that arm itself.
         time_ratio: Median over the seeds of its step time over that of the first arm.
     """
 

@@ -29,8 +29,7 @@ from mmse.gates.watch import attentions, learned_scalars
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
 
-# Exit codes that the runner tells apart; others are failures.
-BUSY = 75  # another process has the trial
+BUSY = 75  # exit code: another process runs the trial
 LOG = 'log.txt'  # of a trial's folder
 POINTS = 100  # of a learning curve, at most
 
@@ -75,7 +74,7 @@ def run_trial(folder: Path) -> None:
     assignment = Assignment.from_config(cfg)
     record = Path(assignment.record)
     if isinstance(read_trial(record), FinishedTrial):
-        return  # another runner was quicker
+        return  # another scheduler was quicker
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if (checkpoint := latest_checkpoint(folder)) is not None:
         cfg.load_from, cfg.resume = checkpoint, True
@@ -105,7 +104,7 @@ def run_trial(folder: Path) -> None:
 
 
 class Validations(Hook):
-    """Keeps every validation in a file, where a resumed trial finds those that it does not repeat.
+    """Keeps the metrics of every validation in a file, because a resumed trial repeats none.
 
     Args:
         file: A JSON file: metrics by iteration.
@@ -160,7 +159,7 @@ def _model(runner: Runner) -> torch.nn.Module:
 
 
 def _thin(values: list[float]) -> list[list[float]]:
-    """(Iteration, mean since the last point) of a long curve."""
+    """At most ``POINTS`` points of a curve: (iteration, mean since the point before)."""
     width = max(1, -(-len(values) // POINTS))
     points = [
         [min(i + width, len(values)), statistics.mean(values[i : i + width])]
@@ -176,7 +175,7 @@ def _peak_memory() -> int:
 
 
 def _learned_scalars(runner: Runner) -> dict[str, dict[str, list[float]]]:
-    """What alpha, T and the weight of the average became, by stage, one value a block."""
+    """What alpha, T and the weight of the average became: by scalar and stage, one per block."""
     learned: dict[str, dict[str, list[float]]] = {}
     for name, attention in attentions(runner.model):
         for key, value in learned_scalars(attention).items():
@@ -186,13 +185,13 @@ def _learned_scalars(runner: Runner) -> dict[str, dict[str, list[float]]]:
 
 
 def _log(folder: Path) -> list[str]:
-    """What this trial has logged of its iterations, and what it warned of."""
+    """The lines of the log about iterations, warnings, errors and resuming."""
     lines = (folder / LOG).read_text(encoding='utf-8', errors='replace').splitlines()
     return [line for line in lines if re.search(r'Iter\(|Epoch\(|WARNING|ERROR|resumed', line)]
 
 
 def _end_with_parent() -> None:
-    """End this process when the runner, which holds the other end of stdin, has ended."""
+    """End this process when the scheduler, which holds the other end of stdin, has ended."""
 
     def wait() -> None:
         os.read(sys.stdin.fileno(), 1)  # sys.stdin itself would hold a lock at exit
