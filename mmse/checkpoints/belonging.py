@@ -10,7 +10,7 @@ from mmse.checkpoints.recorded import recorded_blocks
 from mmse.checkpoints.safe_load import read_checkpoint, state_dict_of
 from mmse.models import SEResNet
 from mmse.models.keys import blocks_of, stage_depths
-from mmse.models.loading import check_whole
+from mmse.models.loading import check_whole, match
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some
 
@@ -58,7 +58,8 @@ def check_pretrained(model: nn.Module) -> None:
         prefix = f'{cfg["prefix"].rstrip(".")}.' if cfg.get('prefix') else ''
         weights = _below(prefix, state_dict_of(checkpoint))
         try:
-            check_whole(backbone, weights, recorded_blocks(checkpoint, prefix, weights))
+            recorded = recorded_blocks(checkpoint, prefix, weights)
+            check_whole(backbone, *match(backbone, weights, recorded))
         except UserError as error:
             raise UserError(f'{path}, which model.backbone.init_cfg names: {error}') from error
 
@@ -103,7 +104,8 @@ def _backbone_misfit(
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, SEResNet):
         try:
-            check_whole(backbone, weights, recorded_blocks(checkpoint, 'backbone.', weights))
+            recorded = recorded_blocks(checkpoint, 'backbone.', weights)
+            check_whole(backbone, *match(backbone, weights, recorded))
         except UserError as error:
             return f'{error}{_compare_depths(weights, backbone.state_dict())}'
         return None

@@ -128,6 +128,8 @@ def read_checkpoint(path: str | Path, keep: bool = False) -> dict[str, Any]:
             is not on the allow-list; the sentence names the file and the object.
     """
     path = Path(path).expanduser()
+    if (known := checked.get(path)) is not None:
+        return known
     if not path.is_file():
         raise UserError(f'{path}: no such checkpoint')
     checkpoint = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)

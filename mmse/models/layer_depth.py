@@ -8,27 +8,24 @@ import math
 from collections.abc import Sequence
 
 
-def layer_depth(name: str, stage_blocks: Sequence[int]) -> tuple[int, int]:
-    """The layer of a backbone's parameter, and the number of layers with the head.
+def layer_depth(name: str, prefix: str, stage_blocks: Sequence[int]) -> tuple[int, int]:
+    """The layer of a model's parameter, and the number of layers.
 
     Args:
-        name: The parameter, without the backbone's prefix.
+        name: The parameter.
+        prefix: How the names of the backbone's parameters begin.
         stage_blocks: Number of blocks of each stage.
     """
     layers = _layers(stage_blocks)
-    last = sum(layers) + 2
-    stage, _, rest = name.partition('.')
+    number = sum(layers) + 2
+    if not name.startswith(prefix):
+        return number - 1, number
+    stage, _, rest = name.removeprefix(prefix).partition('.')
     if not stage.startswith('layer'):
-        return 0, last
+        return 0, number
     index = int(stage.removeprefix('layer')) - 1
     block = int(rest.partition('.')[0])
-    return 1 + sum(layers[:index]) + block // _blocks_per_layer(index, stage_blocks), last
-
-
-def head_depth(stage_blocks: Sequence[int]) -> tuple[int, int]:
-    """The same for a parameter that comes after the backbone."""
-    last = sum(_layers(stage_blocks)) + 2
-    return last - 1, last
+    return 1 + sum(layers[:index]) + block // _blocks_per_layer(index, stage_blocks), number
 
 
 def _layers(stage_blocks: Sequence[int]) -> list[int]:

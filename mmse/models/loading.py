@@ -82,10 +82,10 @@ class LoadReport:
         )
 
 
-def fit(
+def match(
     backbone: Backbone, weights: Mapping[str, Tensor], recorded: Recorded | None
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Make a checkpoint's weights ready for ``load_state_dict`` of a backbone.
+    """Find out what a checkpoint's weights are to a backbone.
 
     Args:
         backbone: An SEResNet; it is only read.
@@ -94,8 +94,7 @@ def fit(
             block's name; None if they are not known.
 
     Returns:
-        The weights under our names, with the last norms of ``report.identity`` divided by the gain,
-        and what was done.
+        The weights under our names, and what loading them will do.
 
     Raises:
         UserError: A weight has another shape or is not finite, the weights are of another
@@ -123,46 +122,56 @@ def fit(
     for name, block in backbone.attention_blocks() if backbone.preserve_pretrained else ():
         branch = (f'{name}.conv{block.last}.weight', f'{name}.{block.last_norm_name}.weight')
         if name not in attended and all(key in given for key in branch):
+            if block.identity_gain == 0:
+                raise UserError(
+                    f'{name}.attention: alpha=-2 makes the gain 1 + alpha / 2 zero, from which '
+                    'pretrained weights cannot be kept; use another alpha, or '
+                    'preserve_pretrained=False'
+                )
             report.identity.append(name)
-            _scale_norm(given, name, block)
     report.loaded = [key for key in own if key in given]
     report.new = [k for k in own if k not in given and not k.endswith('num_batches_tracked')]
     report.unused = [key for key in given if key not in own]
     return given, report
 
 
-def start_at_identity(block: ResidualBlock, like: Tensor) -> None:
-    """Set fc2 of a block's attention to zero.
+def start_at_identity(backbone: Backbone, given: dict[str, Tensor], report: LoadReport) -> None:
+    """Start the attention of ``report.identity`` such that it changes nothing.
 
     Args:
-        block: The block; its last norm is loaded with ``fit``'s weights.
-        like: One of these weights, whose device and type a parameter without memory takes.
+        backbone: The backbone; fc2 of these blocks becomes zero.
+        given: What ``match`` gave; the last norms of these blocks are divided by the gain.
+        report: What ``match`` said.
     """
-    attention = block.channel_attention
-    assert attention is not None
-    for name, value in list(attention.fc2.named_parameters()):
-        if value.is_meta:
-            zeros = torch.zeros(value.shape, dtype=value.dtype, device=like.device)
-            setattr(attention.fc2, name, nn.Parameter(zeros, value.requires_grad))
-        else:
-            nn.init.zeros_(value)
-    attention.random_start = False
+    for name, block in backbone.attention_blocks():
+        attention = block.channel_attention
+        if name not in report.identity or attention is None:
+            continue
+        for kind in ('weight', 'bias'):
+            norm = f'{name}.{block.last_norm_name}.{kind}'
+            if norm in given:
+                given[norm] = given[norm] / block.identity_gain
+        device = given[f'{name}.{block.last_norm_name}.weight'].device
+        for key, value in list(attention.fc2.named_parameters()):
+            if value.is_meta:
+                zeros = torch.zeros(value.shape, dtype=value.dtype, device=device)
+                setattr(attention.fc2, key, nn.Parameter(zeros, value.requires_grad))
+            else:
+                nn.init.zeros_(value)
+        attention.random_start = False
 
 
-def check_whole(
-    backbone: Backbone, weights: Mapping[str, Tensor], recorded: Recorded | None
-) -> None:
+def check_whole(backbone: Backbone, given: Mapping[str, Tensor], report: LoadReport) -> None:
     """Refuse weights that are not those of a whole ResNet of the backbone's form.
 
     Args:
-        backbone: As for ``fit``.
-        weights: As for ``fit``.
-        recorded: As for ``fit``.
+        backbone: An SEResNet; it is only read.
+        given: What ``match`` gave.
+        report: What ``match`` said.
 
     Raises:
-        UserError: As for ``fit``, or a weight is missing or of another network.
+        UserError: A weight is missing or of another network.
     """
-    given, report = fit(backbone, weights, recorded)
     own = backbone.state_dict()
     modules = {key.rpartition('.')[0] for key in own}
     for key in report.new:
@@ -200,19 +209,6 @@ def _other_meaning(
     except UserError as error:
         return str(error)
     return None
-
-
-def _scale_norm(given: dict[str, Tensor], name: str, block: ResidualBlock) -> None:
-    gain = block.identity_gain
-    if gain == 0:
-        raise UserError(
-            f'{name}.attention: alpha=-2 makes the gain 1 + alpha / 2 zero, from which pretrained '
-            'weights cannot be kept; use another alpha, or preserve_pretrained=False'
-        )
-    for kind in ('weight', 'bias'):
-        norm = f'{name}.{block.last_norm_name}.{kind}'
-        if norm in given:
-            given[norm] = given[norm] / gain
 
 
 _REMEDY = '; set depth and widths of the backbone to those of the weights, or use other weights'

@@ -1,22 +1,19 @@
 """SEResNet: the ResNet family of mmdet and mmseg with channel attention set in the config."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from mmcv.cnn import build_conv_layer, build_norm_layer
-from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.arguments import check_stages, starting_weights
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
-from mmse.models.layer_depth import head_depth, layer_depth
-from mmse.models.loading import check_whole, fit, start_at_identity
-from mmse.models.residual import ResidualBlock, Settings
+from mmse.models.layer_depth import layer_depth
+from mmse.models.residual import Settings
 from mmse.models.resolve import resolve_stages
+from mmse.models.staged import StagedBackbone
 from mmse.models.stages import Block, deep_stem_layers, make_stages
 from mmse.models.summary import attention_lines, log_attention
 from mmse.registry import MODELS
@@ -24,7 +21,7 @@ from mmse.utils.errors import UserError
 
 
 @MODELS.register_module()
-class SEResNet(BaseModule):
+class SEResNet(StagedBackbone):
     """ResNet and ResNeXt with channel attention at the end of each residual branch.
 
     Takes what the ResNet families of mmdet and mmseg take, under the same parameter names, so their
@@ -150,7 +147,11 @@ class SEResNet(BaseModule):
         init_cfg, block_init_cfg = starting_weights(
             name, self.block.last, init_cfg, pretrained, zero_init_residual
         )
-        super().__init__(init_cfg)
+        super().__init__(
+            init_cfg,
+            preserve_pretrained=preserve_pretrained,
+            restart_attention=restart_attention,
+        )
 
         self.depth, self.num_stages, self.style = depth, num_stages, style
         self.stem_channels = stem_channels = stem_channels or base_channels
@@ -161,15 +162,11 @@ class SEResNet(BaseModule):
         self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
         self.train_frozen_attention = train_frozen_attention
-        self.preserve_pretrained = preserve_pretrained
         self.norm_eval = norm_eval
         self.out_indices = out_indices
         self.stage_blocks = stage_blocks[:num_stages]
         self.stage_attention = resolve_stages(attention, self.stage_blocks)
-        self.restart_attention = restart_attention
         self._reported = False
-        self._needs_whole = False
-        self._register_state_dict_hook(_record_settings)
 
         if deep_stem:
             self.stem = deep_stem_layers(in_channels, stem_channels, conv_cfg, norm_cfg)
@@ -222,49 +219,9 @@ class SEResNet(BaseModule):
         norm: nn.Module = getattr(self, self.norm1_name)
         return norm
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *args: Any
-    ) -> None:
-        # Both torch's and MMEngine's loaders come through here, before the children's weights.
-        weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-        if weights:
-            recorded = local_metadata.get('attention')
-            if self._needs_whole:
-                check_whole(self, weights, recorded)
-            given, report = fit(self, weights, recorded)
-            for key in weights:
-                del state_dict[prefix + key]
-            state_dict.update({prefix + key: value for key, value in given.items()})
-            for name, block in self.attention_blocks():
-                if name in report.identity:
-                    start_at_identity(block, given[f'{name}.{block.last_norm_name}.weight'])
-            print_log(report.table(), 'current')
-            print_log(report.names(), 'current', level=logging.DEBUG)
-            for note in report.left_out:
-                print_log(note, 'current', level=logging.WARNING)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-
-    def init_weights(self) -> None:
-        """As in MMEngine; a checkpoint that does not fit is refused by its name."""
-        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        files = [cfg['checkpoint'] for cfg in cfgs if cfg and 'checkpoint' in cfg]
-        self._needs_whole = True
-        try:
-            super().init_weights()
-        except UserError as error:
-            if any(file in str(error) for file in files):
-                raise
-            raise UserError(f'{", ".join(files)}: {error}') from error
-        finally:
-            self._needs_whole = False
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The layer of a parameter and the number of layers; see ``mmse.models.layer_depth``."""
-        return (
-            layer_depth(param_name.removeprefix(prefix), self.stage_blocks)
-            if (param_name.startswith(prefix))
-            else head_depth(self.stage_blocks)
-        )
+        """The layer of a parameter, and how many there are; see ``mmse.models.layer_depth``."""
+        return layer_depth(param_name, prefix, self.stage_blocks)
 
     def _freeze_stages(self) -> None:
         frozen: list[nn.Module] = []
@@ -278,22 +235,6 @@ class SEResNet(BaseModule):
             for name, block in self.attention_blocks():
                 if block.channel_attention and name.partition('.')[0] in self.frozen_layers:
                     block.channel_attention.requires_grad_(True)
-
-    def attention_blocks(self) -> Iterator[tuple[str, ResidualBlock]]:
-        """Name, such as ``layer2.0``, and module of every block that has attention of mmse."""
-        for stage, blocks in self.stages.items():
-            for index, block in enumerate(blocks):
-                if isinstance(block, ResidualBlock) and block.channel_attention is not None:
-                    yield f'{stage}.{index}', block
-
-    @property
-    def stages(self) -> dict[str, Sequence[nn.Module]]:
-        """The modules of each stage; one that was replaced by something else has none."""
-        stages = {name: getattr(self, name) for name in self.res_layers}
-        return {
-            name: list(stage) if isinstance(stage, nn.Sequential) else []
-            for name, stage in stages.items()
-        }
 
     @property
     def frozen_layers(self) -> list[str]:
@@ -333,14 +274,3 @@ class SEResNet(BaseModule):
             trained = self.train_frozen_attention
             log_attention(type(self).__name__, self.stages, self.frozen_layers, trained)
         return self
-
-
-def _record_settings(
-    backbone: SEResNet, state_dict: dict[str, Tensor], prefix: str, local_metadata: Any
-) -> None:
-    """Hook of torch's and MMEngine's ``state_dict``: say what the attention's weights mean."""
-    local_metadata['attention'] = {
-        name: block.channel_attention.settings.to_dict()
-        for name, block in backbone.attention_blocks()
-        if block.channel_attention is not None
-    }
