@@ -78,8 +78,8 @@ def test_a_training_from_a_checkpoint(tmp_path: Path, counts: Counter[str]) -> N
         'weights adapted': 2,  # of init_cfg, then of load_from
         'pretrained.pth read': 1,
         'start.pth read': 1,
-        'train.json read': 2,  # once parsed, once to know the data again at the next start
-        'val.json read': 3,  # of the data set and of the evaluator
+        'train.json parsed': 1,
+        'val.json parsed': 1,
     }
     assert not safe_load.checked._contents and not coco_file.annotations._contents
 
