@@ -48,6 +48,7 @@ def cached(
             cfg[f'{split}_dataloader'].get('batch_size'),
             cfg.model.get('data_preprocessor'),
             cfg.get('data_preprocessor'),
+            (cfg.model.get('backbone') or {}).get('in_channels'),
             metrics,
             os.getcwd(),
         ]

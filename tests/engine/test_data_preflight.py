@@ -120,3 +120,18 @@ def test_images_of_two_sizes_without_a_resize(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=re.escape(sentence)):
         preflight(cfg, ('train',), whole_checkpoint=False)
+
+
+def test_channels_of_images_and_backbone(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    cfg = detector(tmp_path, detection(tmp_path))
+    cfg.model.backbone.in_channels = 4
+    sentence = (
+        'train_dataloader.dataset: images have 3 channels as they are loaded and normalised, but '
+        'model.backbone takes 4: set model.backbone.in_channels=3, or the color_type of '
+        'train_dataloader.dataset.pipeline.0'
+    )
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        preflight(cfg, ('train',), whole_checkpoint=False)
+    cfg.model.backbone.in_channels = 3
+    preflight(cfg, ('train',), whole_checkpoint=False)

@@ -69,9 +69,9 @@ WRONG_OPTIONS = {
         r'attention=\.\.\. changes nothing: attention is a variable of the config file.*'
         r'override model\.backbone\.attention$',
     ),
-    'a variable of the file, dotted': (
+    'a key without its place': (
         {'dataset.shapes.size': 32},
-        r'dataset\.shapes\.size=\.\.\. changes nothing: dataset is a variable of the config file',
+        r'changes nothing: dataset is no key: override .*train_dataloader\.dataset\.shapes\.size',
     ),
     'an unknown key': ({'nonsense': 1}, r'nonsense=\.\.\. changes nothing: nonsense is no key$'),
     'a misspelt key': (
