@@ -1,5 +1,7 @@
 """What a ResNet hands to a neck and heads."""
 
+# mmdet's and mmseg's inferencers read a checkpoint before they build the model.
+custom_imports = dict(imports=['mmse'], allow_failed_imports=False)
 # Channels of the four stages by depth.
 widths = {
     18: [64, 128, 256, 512],

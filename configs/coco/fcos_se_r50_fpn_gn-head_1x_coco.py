@@ -1,6 +1,7 @@
 """FCOS, 1x on COCO, with an SE-ResNet-50 from torchvision's weights (mmdet's own uses caffe's)."""
 
 _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
+custom_imports = dict(imports=['mmse'], allow_failed_imports=False)
 
 # layer1 is frozen, as usual with pretrained weights, so it gets no attention.
 attention = [None] + ['sepp_v2_residual'] * 3

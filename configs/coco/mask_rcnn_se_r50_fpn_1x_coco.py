@@ -1,6 +1,7 @@
 """Mask R-CNN, 1x on COCO, with an SE-ResNet-50."""
 
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmse'], allow_failed_imports=False)
 
 # layer1 is frozen, as usual with pretrained weights, so it gets no attention.
 attention = [None] + ['sepp_v2_residual'] * 3

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
-from mmse.engine.config import load_config
+from mmse.engine.config import leaves, load_config
 from mmse.engine.preflight import preflight
 from mmse.engine.summary import ProgressHook, summarise_test, summarise_training
 from mmse.utils.errors import UserError
@@ -46,7 +46,20 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
     stem = Path(args.config.split('::')[-1]).stem
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / stem)
     check_writable(cfg.work_dir, '--work-dir')
+    _complete(cfg)
     return cfg
+
+
+def _complete(cfg: Config) -> None:
+    """Write into the config of a run what mmdet's and mmseg's own programs read in it."""
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    if 'mmse' not in imports:
+        # The inferencers read a checkpoint before they build the model, which would import mmse.
+        cfg.custom_imports = {'imports': [*imports, 'mmse'], 'allow_failed_imports': False}
+    if cfg.get('test_dataloader') is not None:
+        # What mmseg's inference_model prepares images with.
+        cfg.test_pipeline = leaves(cfg.test_dataloader['dataset'])[0]['pipeline']
 
 
 def check_writable(folder: str | Path, where: str) -> None:
