@@ -45,7 +45,7 @@ def run_python(argv: list[str]) -> None:
             make_checkpoint(Path(arg))
         if re.fullmatch(r'\w+\.(png|jpg)', arg):
             cv2.imwrite(arg, draw_photo(np.random.default_rng(0), (72, 64))[0])
-        if before == argv[1] and tool in ('train', 'test', 'export_onnx', 'inspect_gates'):
+        if before == argv[1] and tool in ('train', 'test', 'export_onnx', 'inspect_gates', 'predict'):
             cfg = read_config(arg)
             make_data(cfg)
             if short := [f'{k}={v}'.replace(' ', '') for k, v in shorter(cfg).items()]:
