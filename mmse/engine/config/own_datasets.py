@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
 from mmse.engine.config.kinds import bare_name, class_of, innermost, leaves, parameters, same
+from mmse.engine.config.own_bases import check_base
 from mmse.engine.config.own_files import image_suffixes, suffix_pairs
 from mmse.engine.config.own_spec import Part
 from mmse.engine.config.pipelines import labels_off, set_scale, zero_label
@@ -57,11 +58,7 @@ class Loader:
                     'own_data: give own_data.train a list of sets, or leave own_data out'
                 )
             dataset = leaves(dataset)[0]
-        if 'MultiSource' in str(self.node.get('sampler')):
-            raise UserError(
-                f'{self.place} mixes labelled and unlabelled data, which own_data cannot say: take '
-                'the supervised config of this model as the base'
-            )
+        check_base(self.node, dataset, self.place, scope)
         self.dataset: MutableMapping[str, Any] = dataset
         bound = (*WHERE[scope], *ABOUT[scope])
         #: What the user sets of what belongs to the data.
