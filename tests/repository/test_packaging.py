@@ -74,7 +74,9 @@ def test_wheel_holds_the_package_only(wheel):
 def mim_files():
     """What the wheel has for MIM and MMEngine, by its path in the repository."""
     names = 'train test ablate benchmark convert_weights export_detector export_onnx'
-    tools = {f'tools/{name}.py' for name in (*names.split(), 'inspect_gates', 'prepare_data')}
+    tools = {
+        f'tools/{name}.py' for name in (*names.split(), 'inspect_gates', 'predict', 'prepare_data')
+    }
     configs = [p for p in (ROOT / 'configs').rglob('*.*') if p.suffix != '.pyc']
     assert len(configs) > 50
     return {'model-index.yml', *tools, *(str(p.relative_to(ROOT)) for p in configs)}
