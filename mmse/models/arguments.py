@@ -48,9 +48,11 @@ def starting_weights(
             user's it has no effect, as in mmdet.
 
     Raises:
-        UserError: Both ``init_cfg`` and ``pretrained`` are given.
+        UserError: Both ``init_cfg`` and ``pretrained`` are given, or the latter is no name.
     """
     if pretrained is not None:
+        if not isinstance(pretrained, str):
+            raise UserError(f'{owner}.pretrained: {pretrained!r} given; allowed: a name of a file')
         if init_cfg is not None:
             raise UserError(f'{owner}: init_cfg and pretrained given; allowed: one of them')
         warnings.warn(
