@@ -79,7 +79,7 @@ def _sentence(runner: Any, losses: list[tuple[int, Mapping[str, Tensor]]]) -> st
     values = [
         f'{name}={float(value):g}'
         for name, value in log.items()
-        if 'loss' in name and not torch.isfinite(torch.as_tensor(value)).all()
+        if 'loss' in name and name != 'loss' and not torch.isfinite(torch.as_tensor(value)).all()
     ]
     rate = max(rate for rates in runner.optim_wrapper.get_lr().values() for rate in rates)
     return (

@@ -190,6 +190,17 @@ def test_segmentation_lists_and_label_zero(segmentation: Path, tmp_path: Path) -
     assert built(cfg, 'test').reduce_zero_label  # the data of val
 
 
+def test_names_in_segmentation_come_with_colours_of_their_number(segmentation: Path) -> None:
+    names = ('floor', 'nut', 'bolt', 'gear')
+    cfg = load_config(str(segmentation), {f'{TRAIN}.metainfo': {'classes': names}})
+    for split in ('train', 'val', 'test'):
+        metainfo = built(cfg, split).metainfo
+        assert metainfo['classes'] == names and len(metainfo['palette']) == 4
+    palette = [(0, 0, 0), (9, 0, 0), (0, 9, 0), (0, 0, 9)]
+    cfg = load_config(str(segmentation), {f'{TRAIN}.metainfo.palette': palette})
+    assert built(cfg, 'train').metainfo['palette'] == palette
+
+
 def test_images_of_several_endings_and_masks_with_words(segmentation: Path, tmp_path: Path) -> None:
     root = tmp_path / 'data'
     (root / 'images/train/1.jpg').rename(root / 'images/train/1.JPG')

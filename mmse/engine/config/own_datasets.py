@@ -68,6 +68,13 @@ class Loader:
             if key != '_scope_' and not (key in before and same(value, before[key]))
         }
         self.settings = {key: dataset[key] for key in bound if key in self._theirs}
+        if described := self.settings.get('metainfo'):
+            was = before.get('metainfo') or {}
+            self.settings['metainfo'] = {
+                key: value
+                for key, value in described.items()
+                if key != '_scope_' and not (key in was and same(value, was[key]))
+            }
         if (
             scope == 'mmseg'
             and 'reduce_zero_label' not in self.settings

@@ -64,7 +64,7 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     swaps: list[_Swap] = []
     found: list[str] = []
     scope = cfg.get('default_scope') or 'mmengine'
-    for place, node in _typed(cfg.get('model'), 'model'):
+    for place, node, scope in _typed(cfg.get('model'), 'model', scope):
         name = _type_name(node['type'])
         if 'backbone' in place.rpartition('.')[2]:
             found.append(f'{place} ({name})')
@@ -174,16 +174,22 @@ def _blocks(swap: _Swap) -> list[str]:
     return [f'{prefix}.layer{i + 1}.{j}' for i, n in enumerate(stages) for j in range(n)]
 
 
-def _typed(node: Any, place: str) -> Iterator[tuple[str, MutableMapping[str, Any]]]:
-    """Every dict with a ``type``: backbones have many keys (``teacher_backbone``) and depths."""
+def _typed(
+    node: Any, place: str, scope: str
+) -> Iterator[tuple[str, MutableMapping[str, Any], str]]:
+    """Every dict with a ``type``, and the scope that it is built in.
+
+    Backbones have many keys (``teacher_backbone``) and depths.
+    """
     if isinstance(node, MutableMapping):
+        scope = node.get('_scope_', scope)
         if 'type' in node:
-            yield place, node
+            yield place, node, scope
         for key, value in list(node.items()):
-            yield from _typed(value, f'{place}.{key}')
+            yield from _typed(value, f'{place}.{key}', scope)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _typed(value, f'{place}[{index}]')
+            yield from _typed(value, f'{place}[{index}]', scope)
 
 
 def _type_name(kind: Any) -> str:
