@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from support.engine import args_for_test, args_for_train, shapes_at
 
-from mmse.checkpoints.belonging import check_checkpoint
+from mmse.checkpoints.belonging import check_checkpoint, check_classes
 from mmse.engine import run
 from mmse.engine.config import load_config
 from mmse.utils.errors import UserError
@@ -102,3 +102,22 @@ def test_checkpoint_of_another_attention_or_head(
     torch.save({'state_dict': {'fc.weight': torch.zeros(1)}}, same)
     with pytest.raises(UserError, match=r'it has no backbone\.\*'):
         check_checkpoint(str(same), model, whole=False)
+
+
+@pytest.mark.parametrize('key', ['dataset_meta', None])
+def test_class_names_of_a_checkpoint(key: str | None, tmp_path: Path) -> None:
+    """As mmdet 3 and mmseg 1 write them, and as mmdet 2 and mmseg 0 did."""
+    names = ('nut', 'bolt')
+    meta = {key: {'classes': names}} if key else {'CLASSES': names}
+    torch.save({'meta': meta, 'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'x.pth')
+    check_classes(str(tmp_path / 'x.pth'), ['nut', 'bolt'], 'the data')
+    check_classes(str(tmp_path / 'x.pth'), None, 'the data')
+    for others, order in ((('bolt', 'nut'), ' in that order'), (('nut',), '')):
+        with pytest.raises(UserError) as caught:
+            check_classes(str(tmp_path / 'x.pth'), others, 'the data')
+        assert str(caught.value) == (
+            f'{tmp_path}/x.pth was trained on the classes nut, bolt; the data have '
+            f'{", ".join(others)}: give data with the same classes{order}'
+        )
+    torch.save({'state_dict': {'a': torch.zeros(1)}}, tmp_path / 'bare.pth')
+    check_classes(str(tmp_path / 'bare.pth'), names, 'the data')

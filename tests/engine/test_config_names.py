@@ -149,3 +149,13 @@ def test_the_folders_of_an_ablation_have_its_name(write: Callable[[str, str], st
     study = read_study(write('mine.py', text))
     assert (study.name, study.tasks[0].base) == ('mine', 'mmse::fcn_se_r50.py')
     assert resolve(study)
+
+
+def test_a_shipped_config_as_the_base_outside_a_clone(tmp_path: Path) -> None:
+    """As README names them; MMEngine looks for a base beside the file that inherits from it."""
+    (tmp_path / 'mine.py').write_text("_base_ = 'configs/bccd/faster_rcnn_se_r50_bccd.py'\n")
+    with pytest.raises(UserError, match=r"write _base_ = 'mmse::bccd/faster_rcnn_se_r50_bccd\.py'"):
+        load_config(str(tmp_path / 'mine.py'))
+    (tmp_path / 'mine.py').write_text("_base_ = 'base.py'\n")
+    with pytest.raises(UserError, match=r'inherits from base\.py, but there is no .*/base\.py$'):
+        load_config(str(tmp_path / 'mine.py'))
