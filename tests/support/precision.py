@@ -1,4 +1,4 @@
-"""How far results may be from float64: a bar that comes from the plain composition beside them."""
+"""How far results may be from float64: bars that the plain composition sets on the same machine."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
@@ -8,56 +8,71 @@ from torch import Tensor, nn
 
 LAST = torch.channels_last
 LAYOUTS = (torch.contiguous_format, LAST)
-ULP = torch.finfo(torch.float32).eps
+Tensors = Mapping[str, Tensor]
 
 
-def worst(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> tuple[float, str]:
-    """The largest error relative to the largest number of its tensor, and the tensor's name.
-
-    Of tensors that are zero but for rounding it is relative to 1e-4.
-    """
+def errors(got: Tensors, want: Tensors) -> dict[str, float]:
+    """The largest error of each tensor, relative to the tensor's largest number or to 1e-4."""
     assert list(got) == list(want)
-    errors = []
-    for name, value in want.items():
-        assert got[name].isfinite().all(), name
-        scale = value.double().abs().max().clamp(min=1e-4)
-        errors.append((float((got[name].double() - value.double()).abs().max() / scale), name))
-    return max(errors)
+    assert all(value.isfinite().all() for value in got.values())
+    return {
+        name: float((got[name].double() - value).abs().max() / value.abs().max().clamp(min=1e-4))
+        for name, value in ((name, value.double()) for name, value in want.items())
+    }
 
 
-def float32_bar(
-    plain: Callable[[float, torch.memory_format], Mapping[str, Tensor]],
-    exact: Mapping[str, Tensor],
-    layouts: tuple[torch.memory_format, ...] = LAYOUTS,
-) -> float:
-    """The largest error in float32 that `worst` may find, on whatever processor this is.
+def worst(got: Tensors, want: Tensors) -> tuple[float, str]:
+    """The largest of `errors`, and the name of its tensor."""
+    return max((error, name) for name, error in errors(got, want).items())
 
-    It is four times the plain composition's own error, and at least 8e-6. The error of a single
-    run is partly luck, so the largest of ten counts: in both memory layouts, with the inputs as
-    they are and scaled up and down by one or two units in the last place. The fused tail was at
-    most 2.4 times as far off in 13,440 random cases with four sets of CPU kernels.
+
+def rounding_bars(
+    plain: Callable[[float, torch.memory_format], Tensors],
+    exact: Tensors,
+    dtype: torch.dtype = torch.float32,
+    floor: float = 8,
+) -> dict[str, float]:
+    """The largest error that each tensor may have in low precision, on whatever processor this is.
+
+    That is four times the plain composition's own error. The error of a single run is partly
+    luck, so the largest of ten runs counts: in both memory layouts, with the inputs as they are
+    and scaled up and down by one or two units in the last place. In float32 the fused tail was at
+    most 2.3 times as far off, in 6,720 random cases under three sets of CPU kernels.
 
     Args:
-        plain: The plain composition in float32, given a factor for its inputs and a layout.
+        plain: The plain composition in low precision, given a factor for its inputs and a layout.
         exact: The same numbers from float64.
-        layouts: Memory layouts in which the plain composition runs.
+        dtype: The low precision.
+        floor: The smallest error of the plain composition that counts, in units in the last place.
     """
-    runs = [plain(1 + step * ULP, layout) for layout in layouts for step in range(-2, 3)]
-    return 4 * max(2e-6, *(worst(run, exact)[0] for run in runs))
+    unit = torch.finfo(dtype).eps
+    runs = [plain(1 + step * unit, layout) for layout in LAYOUTS for step in range(-2, 3)]
+    usual = [errors(run, exact) for run in runs]
+    return {name: 4 * max(floor * unit, *(run[name] for run in usual)) for name in exact}
 
 
-def network_bar(plain: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], float]:
-    """The feature maps of a plain network in float64, and how far from them float32 may be."""
+def beyond(got: Tensors, exact: Tensors, bars: Mapping[str, float]) -> dict[str, str]:
+    """The tensors whose error is larger than their bar, with both numbers."""
+    return {
+        name: f'{error:.1e}, allowed {bars[name]:.1e}'
+        for name, error in errors(got, exact).items()
+        if error > bars[name]
+    }
+
+
+def network_bars(plain: nn.Module, x: Tensor) -> tuple[Tensors, dict[str, float]]:
+    """The feature maps of a plain network in float64, and the bars of float32 for them."""
     net = copy.deepcopy(plain).double()
+
+    def run(scale: float, layout: torch.memory_format) -> Tensors:
+        return maps(net((x * scale).float().contiguous(memory_format=layout)))
+
     with torch.no_grad():
         exact = maps(net(x.double()))
         net.float()
-        return exact, float32_bar(
-            lambda scale, layout: maps(net((x * scale).float().contiguous(memory_format=layout))),
-            exact,
-        )
+        return exact, rounding_bars(run, exact)
 
 
-def maps(outs: Iterable[Tensor]) -> dict[str, Tensor]:
-    """The feature maps of a backbone by name, as `worst` takes them."""
+def maps(outs: Iterable[Tensor]) -> Tensors:
+    """The feature maps of a backbone by name."""
     return {f'out{index}': out.detach() for index, out in enumerate(outs)}

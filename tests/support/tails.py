@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from support.precision import LAYOUTS, float32_bar
+from support.precision import Tensors, rounding_bars
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention
@@ -54,21 +54,16 @@ def run_tail(
     return {name: value for name, value in got.items() if value is not None}
 
 
-def tail_bar(
-    tail: Tail,
-    y: Tensor,
-    shortcut: Tensor,
-    grad: Tensor,
-    exact: dict[str, Tensor],
-    layouts: tuple[torch.memory_format, ...] = LAYOUTS,
-) -> float:
-    """The largest error that a tail may have in float32: see `float32_bar`."""
+def tail_bars(
+    tail: Tail, y: Tensor, shortcut: Tensor, grad: Tensor, exact: Tensors, **options: Any
+) -> dict[str, float]:
+    """What a tail may be off by in float32, with the options of `rounding_bars`."""
 
-    def plain(scale: float, layout: torch.memory_format) -> dict[str, Tensor]:
+    def plain(scale: float, layout: torch.memory_format) -> Tensors:
         scaled = (y * scale, shortcut * scale)
         return run_tail(plain_tail, tail, *scaled, grad, torch.float32, layout)
 
-    return float32_bar(plain, exact, layouts)
+    return rounding_bars(plain, exact, **options)
 
 
 def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
