@@ -1,6 +1,8 @@
 """How runs end: broken losses, nothing left to train, nothing found, and interruptions."""
 
 import argparse
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from support.engine import args_for_test, args_for_train
+from support.engine import IN_PROCESS, args_for_test, args_for_train, shapes_at
+from support.processes import in_process
 from support.trained import Trained
 from torch import Tensor, nn
 
@@ -199,3 +202,27 @@ def test_pictures_of_equal_names(trained: Callable[[str], Trained], tmp_path: Pa
         'cam0/0001.png',
         'cam1/0001.png',
     }
+
+
+def train_as_one_of_its_processes(args: argparse.Namespace) -> None:
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    os.environ |= {'RANK': '0', 'LOCAL_RANK': '0', 'WORLD_SIZE': '1'}
+    os.environ |= {'MASTER_ADDR': 'localhost', 'MASTER_PORT': str(port)}
+    run.train(args)
+
+
+@pytest.mark.slow
+def test_synchronized_batch_norm_is_plain_on_cpus(
+    tiny_configs: dict[str, Path], tmp_path: Path
+) -> None:
+    options = {**IN_PROCESS, **shapes_at(tmp_path / 'shapes', False)}
+    norms = ('backbone', 'decode_head', 'auxiliary_head')
+    options |= {
+        f'model.{part}.norm_cfg': {'type': 'SyncBN', 'requires_grad': True} for part in norms
+    }
+    args = args_for_train(tiny_configs['seg'], tmp_path / 'w', cfg_options=options)
+    args.launcher = 'pytorch'
+    assert in_process(train_as_one_of_its_processes, args) == 0
+    assert (tmp_path / 'w/iter_8.pth').is_file()
