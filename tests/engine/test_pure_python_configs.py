@@ -49,7 +49,7 @@ model = dict(
     train_cfg=dict(rpn=dict()),
     test_cfg=dict(rpn=dict(nms_pre=10, max_per_img=10)),
 )
-optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.02))
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.02, weight_decay=1e-4))
 """
 RESNEXT = """
 from mmdet.models import ResNeXt
@@ -87,7 +87,7 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )
-optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.01))
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=SGD, lr=0.01, weight_decay=5e-4))
 """
 FILES = {'detector': DETECTOR, 'resnext': RESNEXT, 'segmenter': SEGMENTER}
 KINDS = {
