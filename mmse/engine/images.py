@@ -8,12 +8,17 @@ from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
 
 from mmse.engine.config import leaves
+from mmse.engine.config.kinds import bare_name
 from mmse.utils.errors import UserError
 
 
 def image_pipeline(dataset: MutableMapping[str, Any]) -> list[Any]:
     """The pipeline of a dataset config (the first one of a wrapper) without annotations."""
-    return [step for step in leaves(dataset)[0]['pipeline'] if 'Annotations' not in step['type']]
+    return [
+        step
+        for step in leaves(dataset)[0]['pipeline']
+        if 'Annotations' not in bare_name(step['type'])
+    ]
 
 
 def image_batch(dataset: MutableMapping[str, Any], image: str) -> dict[str, Any]:

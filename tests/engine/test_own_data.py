@@ -96,18 +96,6 @@ def test_full_scale_segmenter_as_the_base(tmp_path: Path) -> None:
         assert not any('reduce_zero_label' in step for step in dataset.pipeline)
 
 
-def test_lists_of_scales(tmp_path: Path) -> None:
-    write_detection(tmp_path / 'data', {'train': 2, 'val': 1})
-    config = detection_config(tmp_path, tmp_path / 'data')
-    config.write_text(
-        config.read_text()
-        + "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), "
-        "dict(type='RandomChoiceResize', scales=[(640, 480), (800, 600)], keep_ratio=True)]))\n"
-    )
-    step = load_config(str(config)).train_dataloader.dataset.pipeline[1]
-    assert step == {'type': 'RandomChoiceResize', 'scales': [(96, 96)], 'keep_ratio': True}
-
-
 @pytest.mark.slow
 def test_detector_on_own_data(tmp_path: Path, no_env_report: None) -> None:
     write_detection(tmp_path / 'data', {'train': 4, 'val': 3})

@@ -220,3 +220,13 @@ def test_images_without_label_maps_are_a_test_set(segmentation: Path) -> None:
     assert len(built(cfg, 'test')) == 2
     assert 'LoadAnnotations' not in [step.type for step in cfg.test_dataloader.dataset.pipeline]
     assert leaves(cfg.test_dataloader.dataset)[0].data_prefix == {'img_path': 'images/val'}
+
+
+def test_lists_of_scales(detection: Path) -> None:
+    detection.write_text(
+        detection.read_text()
+        + "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), "
+        "dict(type='RandomChoiceResize', scales=[(640, 480), (800, 600)], keep_ratio=True)]))\n"
+    )
+    step = load_config(str(detection)).train_dataloader.dataset.pipeline[1]
+    assert step == {'type': 'RandomChoiceResize', 'scales': [(96, 96)], 'keep_ratio': True}
