@@ -49,8 +49,9 @@ def apply_own_data(cfg: Config, name: str) -> None:
         for split in LOADERS
         if cfg.get(f'{split}_dataloader') is not None
     }
-    if 'train' not in loaders:
-        raise UserError(f'{name} has no train_dataloader: give own_data to the config of a run')
+    for key in ('model', 'train_dataloader'):
+        if cfg.get(key) is None:
+            raise UserError(f'{name} has no {key}: give own_data to the config of a whole run')
     classes = _classes(own, loaders, scope)
     for split, loader in loaders.items():
         parts = own.splits[split]
