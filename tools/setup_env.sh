@@ -114,6 +114,7 @@ peers() {
 from mmse.benchmark.peers import import_peers
 
 import_peers()
+import mmpose
 import mmpretrain
 import timm
 EOF
@@ -136,7 +137,7 @@ step 3 libraries 'installing the pinned packages: about a minute' \
     "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt docs.txt ray.txt)"
 step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
     "$ops $(fingerprint_of requirements/torch.txt)"
-step 5 peers 'installing timm, mmpretrain and mmdeploy for the tests: about a minute' \
+step 5 peers 'installing timm, mmpretrain, mmpose and mmdeploy for the tests: about a minute' \
     "$(fingerprint_of requirements/{peers,mmdeploy,torch}.txt)"
 step 6 mmse 'installing mmse: seconds' \
     "$PWD $(fingerprint_of setup.py pyproject.toml mmse/version.py requirements/*.txt)"

@@ -1,20 +1,27 @@
-"""The built-in data as mmdet and mmseg datasets, generated on first use."""
+"""The built-in data as datasets of mmdet, mmseg and mmpretrain, generated on first use."""
 
 from importlib import import_module
 from typing import Any, ClassVar
 
 from mmse.datasets.scenes import CLASSES, PALETTE
-from mmse.datasets.shapes import DEFAULT_ROOT, SEG_CLASSES, SEG_PALETTE, ensure_shapes
+from mmse.datasets.shapes import (
+    DEFAULT_ROOT,
+    SEG_CLASSES,
+    SEG_PALETTE,
+    check_shapes,
+    ensure_shapes,
+)
+from mmse.datasets.shapes_cls import check_shapes_cls, ensure_shapes_cls
 from mmse.registry import DATASETS
 from mmse.utils.dependencies import require
 from mmse.utils.errors import UserError
 
 
 def _base(package: str, name: str, subclass: str) -> type:
-    """A dataset class of mmdet or mmseg, or a stand-in whose construction says what is missing."""
+    """A package's dataset class, or a stand-in whose construction says what is missing."""
     try:
         return getattr(import_module(f'{package}.datasets'), name)  # type: ignore[no-any-return]
-    except (ImportError, AssertionError) as error:
+    except (ImportError, AssertionError, RuntimeError) as error:
         reason = error
 
     class Missing:
@@ -42,6 +49,7 @@ class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):  # ty
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'classes': CLASSES, 'palette': PALETTE}
+    check = staticmethod(check_shapes)
 
     def __init__(
         self, *, data_root: str = DEFAULT_ROOT, shapes: dict[str, int] | None = None, **kwargs: Any
@@ -70,6 +78,7 @@ class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):  #
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {'classes': SEG_CLASSES, 'palette': SEG_PALETTE}
+    check = staticmethod(check_shapes)
 
     def __init__(
         self, *, data_root: str = DEFAULT_ROOT, shapes: dict[str, int] | None = None, **kwargs: Any
@@ -80,4 +89,39 @@ class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):  #
     def load_data_list(self) -> list[dict[str, Any]]:
         """As in mmseg, after making sure that the data are there."""
         ensure_shapes(self.data_root, **self.shapes)
+        return super().load_data_list()  # type: ignore[no-any-return]
+
+
+@DATASETS.register_module()
+class ShapesClsDataset(_base('mmpretrain', 'CustomDataset', 'ShapesClsDataset')):  # type: ignore[misc]
+    """The built-in data for classification: the shape of the only, or of the largest, object.
+
+    Args:
+        data_root: The data folder; generated if it is missing or empty.
+        split: ``'train'`` or ``'val'``.
+        shapes: Settings of ``mmse.datasets.shapes_cls.check_shapes_cls`` that differ from its
+            defaults, such as ``crowded=True``.
+        **kwargs: As for mmpretrain's ``CustomDataset``.
+
+    Raises:
+        UserError: The folder holds something else, or mmpretrain is missing.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {'classes': CLASSES}
+    check = staticmethod(check_shapes_cls)
+
+    def __init__(
+        self,
+        *,
+        data_root: str,
+        split: str = 'train',
+        shapes: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.shapes = shapes or {}
+        super().__init__(data_root=data_root, ann_file=f'{split}.txt', data_prefix=split, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """As in mmpretrain, after making sure that the data are there."""
+        ensure_shapes_cls(self.data_root, **self.shapes)
         return super().load_data_list()  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmse.datasets.shapes import DEFAULT_ROOT, check_shapes
+from mmse.datasets.shapes import DEFAULT_ROOT
 from mmse.utils.errors import UserError
 
 Dataset = MutableMapping[str, Any]
@@ -77,8 +77,10 @@ def _class_of(dataset: Mapping[str, Any]) -> type[Any] | None:
 
 
 def _settings(root: Path, dataset: Dataset, split: str) -> dict[str, Any]:
+    kind: Any = _class_of(dataset)
     try:
-        return check_shapes(root, **(dataset.get('shapes') or {}))
+        settings: dict[str, Any] = kind.check(root, **(dataset.get('shapes') or {}))
+        return settings
     except TypeError as error:
         raise UserError(f'{split}_dataloader.dataset.shapes: {error}') from error
 

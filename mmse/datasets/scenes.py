@@ -7,7 +7,7 @@ resolution and averaged down, so that picture and mask come from the same pixels
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -186,7 +186,7 @@ def _sides(rng: np.random.Generator, size: int) -> np.ndarray:
     return size * sides[np.argsort(-sides * np.exp(rng.normal(0, 0.4, len(sides))))]
 
 
-def draw_scene(rng: np.random.Generator, size: int) -> Scene:
+def draw_scene(rng: np.random.Generator, size: int, sides: Sequence[float] | None = None) -> Scene:
     """Draw one scene.
 
     Every object keeps at least 45% of its full area visible, whatever lies over it and wherever
@@ -195,6 +195,8 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     Args:
         rng: Where all that is random comes from.
         size: Side of the square picture in pixels, at least 32.
+        sides: Square roots of the objects' areas in pixels, from back to front; drawn if not given.
+            An object for which no place is found is left out.
     """
     image = _colour(rng) + _texture(rng, size, size, rng.uniform(10, 45))
     image += _texture(rng, size, size, rng.uniform(5, 25))
@@ -208,7 +210,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     labels: list[int] = []
     masks: list[np.ndarray] = []
     needed: list[float] = []
-    for side in _sides(rng, size):
+    for side in _sides(rng, size) if sides is None else sides:
         label = int(rng.integers(len(CLASSES)))
         margin = min(0.4 * side, 0.46 * size)
         for _ in range(8):

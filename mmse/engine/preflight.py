@@ -12,7 +12,7 @@ from mmse.checkpoints.belonging import check_checkpoint, check_classes, check_pr
 from mmse.datasets.check import check_data
 from mmse.datasets.digest import is_built_in
 from mmse.datasets.reading import dataset_class, leaves, type_name
-from mmse.datasets.shapes import DEFAULT_ROOT, check_shapes
+from mmse.datasets.shapes import DEFAULT_ROOT
 from mmse.engine.build import BuiltModel, build_model
 from mmse.engine.config import walk
 from mmse.engine.config.kinds import metrics_of, scope_of
@@ -99,7 +99,7 @@ def _check_settings(cfg: Config, place: str, dataset: Mapping[str, Any]) -> None
         _check_num_classes(cfg, len(classes), type_name(dataset['type']))
     if is_built_in(dataset):
         try:
-            check_shapes(dataset.get('data_root', DEFAULT_ROOT), **(dataset.get('shapes') or {}))
+            kind.check(dataset.get('data_root', DEFAULT_ROOT), **(dataset.get('shapes') or {}))
         except TypeError as error:
             raise UserError(f'{place}.shapes: {error}') from error
 

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from mmse.checkpoints.latest import latest_checkpoint
-from mmse.engine.config.kinds import metrics_of
+from mmse.engine.config.kinds import metrics_of, scope_of
 from mmse.engine.pictures import draw_predictions
 
 NOTHING_FOUND = (
@@ -59,6 +59,8 @@ def summarise_training(runner: Runner, progress: ProgressHook) -> None:
     print_log('\n'.join(lines), 'current')
     if runner.val_loop is None or runner.iter == progress.started:
         return
+    if scope_of(runner.cfg) == 'mmpretrain':
+        return  # its visualizer draws no ground truth beside predictions
     picture = Path(runner.work_dir) / 'predictions.png'
     try:
         draw_predictions(runner, picture)

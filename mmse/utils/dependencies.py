@@ -43,6 +43,7 @@ DEPENDENCIES = {
     'mmcv': Dependency('>=2.0.0,<3', 'mmcv', 'onedl-mmcv', "'mmcv>=2.0.0,<2.2'"),
     'mmdet': Dependency('>=3.2,<4', 'mmdet', 'onedl-mmdetection', "'mmse[mmdet]'"),
     'mmseg': Dependency('>=1.2,<2', 'mmsegmentation', 'onedl-mmsegmentation', "'mmse[mmseg]'"),
+    'mmpretrain': Dependency('>=1.0,<2', 'mmpretrain', 'onedl-mmpretrain'),
 }
 
 

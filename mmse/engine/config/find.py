@@ -72,7 +72,7 @@ def own_configs() -> Path:
 
 def _find_installed(name: str) -> Path:
     package, _, path = name.partition('::')
-    if package in ('mmdet', 'mmseg'):
+    if package in ('mmdet', 'mmseg', 'mmpretrain'):
         require(package, name)
     if package not in MODULE2PACKAGE or find_spec(package) is None or not path:
         raise UserError(

@@ -47,7 +47,7 @@ def read_config(name: str) -> Config:
             not installed.
     """
     cfg = read_file(name)
-    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg'):
+    if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg', 'mmpretrain'):
         require(scope, name)
     return cfg
 
