@@ -137,3 +137,21 @@ def test_attention_of_a_command_line(text: str, attention) -> None:
 def test_wrong_attention_on_a_command_line(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse_attention(text)
+
+
+def test_the_scope_around_a_backbone_says_whose_it_is() -> None:
+    """mmocr's MMDetWrapper holds a detector of mmdet's; so can a model of any codebase."""
+    inner = {'type': 'FasterRCNN', '_scope_': 'mmdet', 'backbone': {'type': 'ResNet', 'depth': 50}}
+    cfg = Config({'default_scope': 'mmseg', 'model': {'type': 'Wrapper', 'cfg': inner}})
+    swap_backbone(cfg, None)
+    # mmdet's default of norm_eval is ours; mmseg's would have been written out.
+    assert 'norm_eval' not in cfg.model.cfg.backbone
+
+
+def test_an_optimizer_without_weight_decay_stays_as_it_is() -> None:
+    """MMEngine refuses a factor of a weight decay that is not there."""
+    cfg = load_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    del cfg.optim_wrapper.optimizer['weight_decay']
+    before = cfg.optim_wrapper.to_dict()
+    swap_backbone(cfg, 'sepp_v2_residual')
+    assert cfg.optim_wrapper == before

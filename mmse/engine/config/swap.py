@@ -63,8 +63,8 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
     """
     swaps: list[_Swap] = []
     found: list[str] = []
-    scope = cfg.get('default_scope') or 'mmengine'
-    for place, node, scope in _typed(cfg.get('model'), 'model', scope):
+    default = cfg.get('default_scope') or 'mmengine'
+    for place, node, scope in _typed(cfg.get('model'), 'model', default):
         name = _type_name(node['type'])
         if 'backbone' in place.rpartition('.')[2]:
             found.append(f'{place} ({name})')
