@@ -127,6 +127,10 @@ RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
     r'srun ': (parse_only, 'needs a cluster'),
     r'python .*--device cuda': (parse_only, 'needs a GPU'),
     r'python tools/experiments/': (parse_only, 'takes hours'),
+    r'python tools/train\.py configs/classification/': (
+        lambda argv: (ROOT / argv[2]).is_file(),
+        'is what tests/engine/test_classification.py does',
+    ),
     r'python tools/export_detector\.py ': (
         run_python if find_spec('mmdeploy') else parse_only,
         'needs mmdeploy',
