@@ -138,6 +138,8 @@ def test_weights_of_heads_in_lists_and_of_mask2former() -> None:
     )
     panoptic = {'num_things_classes': 2, 'num_stuff_classes': 2, 'loss_cls': weighted}
     check_class_weights({'panoptic_head': panoptic})
+    named = {**weighted, 'loss_name': 'loss_cls_ce'}  # as mmseg's SAN has it
+    check_class_weights({'decode_head': {'num_classes': 4, 'loss_decode': [named]}})
     sigmoid = {'num_classes': 4, 'loss_cls': {**weighted, 'use_sigmoid': True}}
     with pytest.raises(UserError, match=r'but its head has 4 classes: give 4$'):
         check_class_weights({'bbox_head': sigmoid})

@@ -87,7 +87,8 @@ def check_class_weights(model: Any) -> None:
         path, number = head
         sigmoid = values.get(f'{place.rpartition(".")[0]}.use_sigmoid', False)
         # A softmax over classes of objects has one more output, for no object.
-        no_object = '.loss_cls.' in place and not sigmoid
+        loss = f'{place} {values.get(f"{place.rpartition(".")[0]}.loss_name")}'
+        no_object = 'loss_cls' in loss and not sigmoid
         outputs = values.get(f'{path}.out_channels') if '.loss_decode.' in place else None
         needed = number + 1 if no_object else outputs or number
         if len(weights) != needed:
