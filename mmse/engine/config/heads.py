@@ -85,10 +85,10 @@ def check_class_weights(model: Any) -> None:
         if not place.endswith('.class_weight') or not isinstance(weights, list | tuple) or not head:
             continue
         path, number = head
-        sigmoid = values.get(f'{place.rpartition(".")[0]}.use_sigmoid', False)
+        loss = place.rpartition('.')[0]
         # A softmax over classes of objects has one more output, for no object.
-        loss = f'{place} {values.get(f"{place.rpartition(".")[0]}.loss_name")}'
-        no_object = 'loss_cls' in loss and not sigmoid
+        classifies = 'loss_cls' in f'{loss} {values.get(f"{loss}.loss_name")}'
+        no_object = classifies and not values.get(f'{loss}.use_sigmoid', False)
         outputs = values.get(f'{path}.out_channels') if '.loss_decode.' in place else None
         needed = number + 1 if no_object else outputs or number
         if len(weights) != needed:
