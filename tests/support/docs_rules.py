@@ -27,6 +27,8 @@ from mmse.engine.config import read_config
 from mmse.engine.preflight import SOURCES
 
 ROOT = Path(__file__).parents[2]
+# Tools whose first argument is a config.
+OF_A_CONFIG = ('train', 'test', 'export_onnx', 'inspect_gates', 'predict')
 
 
 def run_python(argv: list[str]) -> None:
@@ -45,7 +47,7 @@ def run_python(argv: list[str]) -> None:
             make_checkpoint(Path(arg))
         if re.fullmatch(r'\w+\.(png|jpg)', arg):
             cv2.imwrite(arg, draw_photo(np.random.default_rng(0), (72, 64))[0])
-        if before == argv[1] and tool in ('train', 'test', 'export_onnx', 'inspect_gates', 'predict'):
+        if before == argv[1] and tool in OF_A_CONFIG:
             cfg = read_config(arg)
             make_data(cfg)
             if short := [f'{k}={v}'.replace(' ', '') for k, v in shorter(cfg).items()]:

@@ -15,9 +15,8 @@ from support.own_data import CATEGORIES, write_detection, write_segmentation
 from support.processes import source_of
 
 from mmse.engine.build import build_model
-from mmse.engine.config import load_config, walk
+from mmse.engine.config import innermost, load_config, walk
 from mmse.engine.config.override import MEANINGFUL
-from mmse.engine.config import innermost
 
 ROOT = Path(__file__).parents[2]
 FRAGMENTS_BELONG_TO = 'configs/faster_rcnn_se_r50.py'
