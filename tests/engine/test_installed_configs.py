@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.utils import get_installed_path
-from torch import Tensor, nn
+from support.optimizers import Training, rates_mismatch, training_of, what_decides_rates
+from support.swapped import initial_mismatch, mismatch, what_decides_the_start
+from swapped_backbones import family, fill, setting
 
 from mmse import swap_backbone
 from mmse.engine.config import load_config
-from mmse.models import ChannelAttention
 from mmse.utils.errors import UserError
 
 pytestmark = [
@@ -32,40 +32,23 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore'),
 ]
 
-FAMILY = ('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt')
 # Backbones of these types under the key `backbone` in the versions that `make setup` installs.
 SHIPPED = {('mmdet', '3.3.0'): 547, ('mmseg', '1.2.2'): 429}
-# Larger for deformable convolutions: mmcv's need 3 pixels or more in the last stage.
-SIZE, DCN_SIZE = 64, 96
 
 
 @dataclass
 class Backbone:
-    """A backbone of a config: where it stands, and its settings before and after the swap."""
+    """A backbone of a config: where it stands, and its settings before and after the swap.
+
+    Its training is the part of the model that holds it with the optimizer's config.
+    """
 
     config: str
     key: str
     original: dict[str, Any]
     swapped: dict[str, Any]
+    trainings: tuple[Training, Training]
     why: str | None = None
-
-    @property
-    def setting(self) -> str:
-        """The settings that shape the network; how it is initialised and synchronised does not."""
-        rest = {k: v for k, v in self.original.items() if k not in ('init_cfg', 'pretrained')}
-        return json.dumps(rest, sort_keys=True).replace('SyncBN', 'BN')
-
-
-def family(node: Any, key: str = 'model') -> Iterator[tuple[str, Any]]:
-    """Every dict whose type names a ResNet, of whatever package, with the key that holds it."""
-    if isinstance(node, dict):
-        if str(node.get('type')).rpartition('.')[2] in FAMILY:
-            yield key, node
-        for name, value in node.items():
-            yield from family(value, name)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from family(value, key)
 
 
 def model_configs(package: str) -> Iterator[tuple[str, Config | str]]:
@@ -90,13 +73,15 @@ def model_configs(package: str) -> Iterator[tuple[str, Config | str]]:
 
 def swapped_backbones(name: str, cfg: Config) -> list[Backbone]:
     """Swap a config and pair its backbones with what they were."""
-    nodes = [(key, node, copy.deepcopy(node.to_dict())) for key, node in family(cfg.model)]
+    nodes = [(key, node, copy.deepcopy(node.to_dict())) for key, node, _ in family(cfg.model)]
+    before = training_of(cfg)
     try:
         changes = swap_backbone(cfg, None)
     except UserError:
         changes = []
     count = sum('.type: ' in line for line in changes)
-    found = [Backbone(name, key, original, node.to_dict()) for key, node, original in nodes]
+    trainings = (before, training_of(cfg))
+    found = [Backbone(name, key, old, node.to_dict(), trainings) for key, node, old in nodes]
     for backbone in found:
         rest = backbone.original.keys() - {'type'}
         if count != len(nodes):
@@ -106,107 +91,31 @@ def swapped_backbones(name: str, cfg: Config) -> list[Backbone]:
     return found
 
 
-def fill(net: nn.Module) -> None:
-    """Give a network weights and statistics of which no two are alike and none is constant.
-
-    Those of convolutions are cut out of the same drawn numbers, each from another place: drawing
-    all of them would be a sixth of the test's time.
-    """
-    drawn, start = torch.randn(999_983), 0
-    for name, param in net.named_parameters():
-        if param.dim() < 2:
-            param.normal_(1.0 if name.endswith('weight') else 0.0, 0.1)
-        else:
-            numbers = drawn.repeat(2 + param.numel() // len(drawn))[start:][: param.numel()]
-            param.copy_(numbers.view_as(param) * param[0].numel() ** -0.5)
-            start = (start + 7919) % len(drawn)
-    for name, buffer in net.named_buffers():
-        if name.endswith('running_mean'):
-            buffer.normal_(std=0.1)
-        elif name.endswith('running_var'):
-            buffer.uniform_(0.5, 2)
-
-
-def build(settings: dict[str, Any], **changes: Any) -> nn.Module:
-    settings = {**copy.deepcopy(settings), 'init_cfg': None, **changes}
-    settings.pop('pretrained', None)
-    # Without a process group SyncBN is BN in training too.
-    settings = json.loads(json.dumps(settings).replace('SyncBN', 'BN'))
-    net = MODELS.build(settings)
-    net.eval()  # mmdet's returns None
-    return net
-
-
-def build_empty(settings: dict[str, Any], **changes: Any) -> nn.Module:
-    """A network whose weights hold nothing yet: what torch draws for them would be replaced."""
-    with mock.patch('torch.nn.init.kaiming_uniform_'):
-        return build(settings, **changes)
-
-
-def mismatch(original: dict[str, Any], swapped: dict[str, Any]) -> str | None:
-    """Why a swapped backbone does not do what the original does; None if it does."""
-    theirs = build_empty(original)
-    size = DCN_SIZE if original.get('dcn') else SIZE
-    x = torch.randn(1, original.get('in_channels', 3), size, size)
-    with torch.no_grad():
-        fill(theirs)
-        plain = build_empty(swapped)
-        plain.load_state_dict(theirs.state_dict(), assign=True)
-        want, got = theirs(x), plain(x)
-    if len(got) != len(want) or not all(map(torch.equal, got, want)):
-        return 'attention=None: the features differ from the original'
-    return attention_mismatch(swapped, theirs, x, want)
-
-
-def attention_mismatch(
-    swapped: dict[str, Any], theirs: nn.Module, x: Tensor, want: tuple[Tensor, ...]
-) -> str | None:
-    ours = build_empty(
-        swapped,
-        attention='sepp_v2_residual',
-        train_frozen_attention=True,
-        preserve_pretrained=False,  # at the identity start fc1 has no gradient yet
-    )
-    for module in ours.modules():
-        if isinstance(module, ChannelAttention):
-            for param in module.parameters():
-                nn.init.normal_(param, std=0.2)
-    ours.load_state_dict(theirs.state_dict(), assign=True)
-    ours.train()
-    outs = ours(x)
-    if [out.shape for out in outs] != [out.shape for out in want]:
-        return f'shapes {[tuple(out.shape) for out in outs]}'
-    # What stands behind the last stage that is returned gets no gradient in any network.
-    used = tuple(ours.res_layers[: max(ours.out_indices) + 1])
-    new = {n: p for n, p in ours.named_parameters() if '.attention.' in n and n.startswith(used)}
-    blocks = sum(len(getattr(ours, stage)) for stage in used)
-    if len(new) != 6 * blocks:  # weight and bias of fc1 and fc2, fusion_logits, alpha
-        return f'{len(new)} new parameters in {blocks} blocks'
-    if frozen := [name for name, param in new.items() if not param.requires_grad]:
-        return f'frozen: {frozen}'
-    sum(out.square().sum() for out in outs).backward(inputs=list(new.values()))
-    dead = [n for n, p in new.items() if not (p.grad.isfinite().all() and p.grad.any())]
-    return f'no finite gradient other than zero: {dead}' if dead else None
-
-
 def judge(backbones: list[Backbone]) -> None:
-    """Compare each distinct setting once."""
+    """Compare each distinct setting, initialisation and training once."""
     verdicts: dict[str, str | None] = {}
-    for backbone in backbones:
-        if backbone.setting not in verdicts:
-            torch.manual_seed(0)
-            try:
-                verdict = mismatch(backbone.original, backbone.swapped)
-            except Exception as error:  # all failures are listed together
-                verdict = f'{type(error).__name__}: {error}'
-            verdicts[backbone.setting] = verdict
-        backbone.why = backbone.why or verdicts[backbone.setting]
+    for b in backbones:
+        for check, arguments, key in (
+            (mismatch, (b.original, b.swapped), setting(b.original)),
+            (initial_mismatch, (b.original, b.swapped), what_decides_the_start(b.original)),
+            (rates_mismatch, b.trainings, what_decides_rates(b.trainings[0])),
+        ):
+            key = f'{check.__name__} {key}'
+            if key not in verdicts:
+                torch.manual_seed(0)
+                try:
+                    verdicts[key] = check(*arguments)
+                except Exception as error:  # all failures are listed together
+                    verdicts[key] = f'{check.__name__}: {type(error).__name__}: {error}'
+            b.why = b.why or verdicts[key]
 
 
 def judge_beside_mmpretrain(backbones: list[Backbone]) -> None:
     """The same in a process that can import mmpretrain, whose ResNet these are."""
+    tests = Path(__file__).parents[1]
+    paths = [str(p) for p in (tests / 'engine', tests, tests.parent / 'tools' / 'experiments')]
     code = (
-        f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n'
+        f'import sys; sys.path[:0] = {paths!r}\n'
         'from mmse.benchmark.peers import import_peers; import_peers()\n'
         'import test_installed_configs as bed; bed.main()\n'
     )
@@ -262,12 +171,14 @@ def test_all_configs(package: str, record_property: Callable[[str, object], None
         'summary',
         f'{package} {version}: {len(backbones) - len(failed)} of {len(backbones)} backbones in '
         f'{len({b.config for b in backbones})} configs equal the original after the swap '
-        f'({len({b.setting for b in backbones})} distinct settings; {shipped} under backbone'
+        f'({len({setting(b.original) for b in backbones})} distinct settings, '
+        f'{len({what_decides_rates(b.trainings[0]) for b in backbones})} ways to train them; '
+        f'{shipped} under backbone'
         + ''.join(f', {count} {kind}' for kind, count in others.items())
         + ')'
         + ''.join(f'; {count} configs not read: they {why}' for why, count in unread.items()),
     )
-    lines = [f'{b.config}: {b.setting}: {b.why}' for b in failed]
+    lines = [f'{b.config}: {setting(b.original)}: {b.why}' for b in failed]
     assert not lines, '\n'.join(lines)
     assert shipped == SHIPPED.get((package, version), shipped)
 
