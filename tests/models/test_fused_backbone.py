@@ -1,4 +1,4 @@
-"""Backbones of fused blocks against plain ones: numbers, paths, tracing, bytes, processes."""
+"""Backbones of fused blocks against plain ones: numbers, paths, tracing, processes."""
 
 import copy
 import logging
@@ -9,7 +9,6 @@ import onnxruntime
 import pytest
 import torch
 import torch.distributed as dist
-from mmdet.models import ResNet
 from mmengine.analysis import get_model_complexity_info
 from mmengine.logging import MMLogger
 from support.precision import LAST, beyond, maps, network_bars, worst
@@ -210,38 +209,6 @@ def test_compiled(backend: str) -> None:
         results.append({'x': x.grad, **{name: p.grad for name, p in module.named_parameters()}})
         results[-1].update(module.named_buffers())
     assert worst(results[1], results[0]) < (1e-9, '')
-
-
-def kept_bytes(net: nn.Module, x: Tensor) -> int:
-    """Bytes that the forward pass leaves for the backward pass, without parameters and buffers."""
-    own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
-    kept: dict[int, Any] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outs = net(x)
-    assert all(out.requires_grad for out in outs)
-    return sum(storage.nbytes() for storage in kept.values())
-
-
-@pytest.mark.parametrize('norm_eval', [False, True], ids=['batch statistics', 'norm_eval'])
-def test_bytes_kept_for_the_backward_pass(norm_eval: bool, record_property: Any) -> None:
-    x = torch.randn(2, 3, 256, 256)
-    plain_net = ResNet(50, norm_eval=norm_eval)
-    plain_net.train()
-    plain = kept_bytes(plain_net, x)
-    net = SEResNet(50, norm_eval=norm_eval, attention='sepp_v2_residual').train()
-    ratio = kept_bytes(net, x) / plain
-    mode = 'norm_eval' if norm_eval else 'train mode'
-    record_property(
-        'summary', f'bytes kept for backward, ResNet-50 in {mode}: {ratio:.4f} of plain'
-    )
-    assert ratio <= 1.01
 
 
 def train_on_two(rank: int, store: str, result: str) -> None:
