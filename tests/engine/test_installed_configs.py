@@ -200,7 +200,7 @@ def test_hosts_of_a_backbone(name: str) -> None:
     with DefaultScope.overwrite_default_scope('mmseg'), torch.no_grad():
         theirs, ours = MODELS.build(original), MODELS.build(cfg.model.backbone)
         fill(theirs)
-        ours.load_state_dict(theirs.state_dict())
+        ours.load_state_dict(theirs.state_dict(), strict=False)
         theirs.eval(), ours.eval()
         x = torch.randn(1, 3, 128, 128)
         pairs = zip(ours(x), theirs(x), strict=True)
