@@ -120,14 +120,16 @@ def test_planning_an_ablation_with_the_installed_tools(
     name = 'mmse::ablations/squeeze_x_residual_seg.py'
     out = ends_well(python(site / 'mmse/.mim/tools/ablate.py', 'plan', name))
     assert 'Task squeeze_x_residual_seg: mIoU of configs/fcn_se_r50.py' in out
-    assert '40 trials: 5 arms x 1 tasks x 8 seeds; 0 have ended' in out
-    assert 'Time of a trial: about' in out
+    assert '40 trials: 5 arms x 1 tasks x 8 seeds; results version' in out
+    assert 'squeeze_x_residual_seg: 0 of 40 trials have ended' in out
+    assert 'a trial takes about' in out
 
 
 def test_the_other_installed_tools_start(python: Python, site: Path) -> None:
     tools = {path.stem for path in (site / 'mmse/.mim/tools').glob('*.py')}
     others = sorted(tools - {'train', 'test', 'ablate'})
-    assert len(others) == 6
+    assert 'predict' in others
+    assert 'build_docs' not in others
     code = f"""
 import runpy, sys
 for name in {others!r}:

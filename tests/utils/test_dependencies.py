@@ -22,6 +22,7 @@ OPENMMLAB = {
     'mmcv': '2.1.0',
     'mmdet': '3.3.0',
     'mmsegmentation': '1.2.2',
+    'mmpretrain': '1.2.0',
 }
 ONEDL = {
     'torch': '2.13.0',
@@ -29,6 +30,7 @@ ONEDL = {
     'onedl-mmcv': '2.3.6',
     'onedl-mmdetection': '3.5.1',
     'onedl-mmsegmentation': '1.4.2',
+    'onedl-mmpretrain': '1.3.0',
 }
 
 
