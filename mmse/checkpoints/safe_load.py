@@ -1,68 +1,52 @@
 """Safe loading of checkpoints: tensors, plain data and what MMEngine adds to them, nothing else.
 
-torch >= 2.6 loads with ``weights_only=True``. MMEngine's own checkpoints hold more than tensors:
-the message hub's ``HistoryBuffer`` objects and the annealing function of a one-cycle schedule,
-which pickle their functions through ``builtins.getattr``, and NumPy scalars and arrays. Exactly
-these are put on torch's allow-list. ``.safetensors`` files are safe by design.
+``torch.load`` reads through the restricted unpickler of ``mmse.checkpoints.unpickler``, the same on
+every version of torch: ``weights_only=True`` has no list of what else is allowed before torch 2.4,
+and before 2.6 code could get past it (CVE-2025-32434). ``.safetensors`` files are safe by design.
 
-Once this module is imported, MMEngine's loaders of local files and of URLs read through it.
-
-A checkpoint that is named by a URL is downloaded and then read like a local file: what MMEngine
-downloads with, ``torch.hub.load_state_dict_from_url``, unpickles anything.
+Once this module is imported, all of MMEngine's loaders read through it: those of local files, of
+http(s), torchvision, open-mmlab and mmcls, of pavi, s3 and petrel.
 """
 
-import pickle
-import re
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mmse.checkpoints.allowed import REACHABLE, Refused, Unusual, attribute
+from mmse.checkpoints.archive import inspect
+from mmse.checkpoints.unpickler import pickle_module
 from mmse.utils.errors import UserError
 from mmse.utils.files import ReadFiles
 
 # Checkpoints that were read to be checked, until MMEngine loads them.
 checked: ReadFiles[dict[str, Any]] = ReadFiles()
 
-# torch's words for an object that is not on its allow-list, with that object's name.
-_REFUSED = re.compile(
-    r'GLOBAL (\S+)|reduce for unrecognized function (.+?)(?: which|$)|'
-    r'Can only (?:create|build) .* but got (.+)',
-    re.MULTILINE,
-)
-
-# What a checkpoint may name through getattr: functions of numbers, never a way out of the class.
-_REACHABLE = {
-    HistoryBuffer: ('min', 'max', 'current', 'mean'),
-    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
-}
-
-
-def _allowed_getattr(owner: Any, name: str) -> Any:
-    """Stand-in for ``getattr`` that reaches the functions in ``_REACHABLE`` only."""
-    # torch compares allowed objects with ==, so an unhashable owner can come as far as this.
-    if not isinstance(owner, type) or name not in _REACHABLE.get(owner, ()):
-        path = f'{owner.__module__}.{owner.__qualname__}' if isinstance(owner, type) else owner
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {path}.{name} through getattr')
-    return getattr(owner, name)
-
 
 def allow_mmengine_globals() -> None:
-    """Let every ``torch.load`` accept what MMEngine's checkpoints hold, and nothing else."""
+    """Let torch's own ``torch.load`` accept what MMEngine's checkpoints hold, and nothing else.
+
+    For programs that call ``torch.load`` themselves on torch >= 2.6, where it loads with
+    ``weights_only=True``; MMEngine's loaders read through ``read_checkpoint`` and need it not. On
+    older versions ``torch.load`` loads anything by default, and this changes nothing.
+    """
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return
     reconstruct, scalar = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(char)) for char in np.typecodes['AllInteger'] + '?efd'}
     torch.serialization.add_safe_globals(
         [
-            *_REACHABLE,
-            (_allowed_getattr, 'builtins.getattr'),
+            *REACHABLE,
+            (attribute, 'builtins.getattr'),
             bytes,  # of empty arrays
             np.ndarray,
             np.dtype,
@@ -112,8 +96,24 @@ def load_url(
     return read_checkpoint(path)
 
 
-# MMEngine's loaders of http://, https://, torchvision://, open-mmlab:// and mmcls:// all call it.
+class _Torch:
+    """``torch`` as MMEngine's checkpoint module sees it: what it loads is read safely."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    @staticmethod
+    def load(file: Any, map_location: Any = None, **_: Any) -> Any:
+        """Read a file by its name, or an open one, onto the CPU."""
+        if isinstance(file, (str, os.PathLike)):
+            return read_checkpoint(Path(file))
+        return _checked(_read_torch(file, 'the checkpoint'), 'the checkpoint')
+
+
+# MMEngine's loaders of http(s)://, torchvision://, open-mmlab:// and mmcls:// call load_url. Those
+# of pavi://, s3:// and petrel://, and of open-mmlab:// names that are files, call torch.load.
 mmengine.runner.checkpoint.load_url = load_url
+mmengine.runner.checkpoint.torch = _Torch()
 
 
 def read_checkpoint(path: str | Path, keep: bool = False) -> dict[str, Any]:
@@ -132,12 +132,20 @@ def read_checkpoint(path: str | Path, keep: bool = False) -> dict[str, Any]:
         return known
     if not path.is_file():
         raise UserError(f'{path}: no such checkpoint')
-    checkpoint = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
-    if not isinstance(checkpoint, dict):
-        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not a dict of weights')
-    if not isinstance(checkpoint.get('state_dict', {}), dict) or not state_dict_of(checkpoint):
-        raise UserError(f'{path} holds no weights')
+    if path.suffix == '.safetensors':
+        checkpoint = _checked(_read_safetensors(path), path)
+    else:
+        with path.open('rb') as file:
+            checkpoint = _checked(_read_torch(file, path), path)
     return checked.keep(path, checkpoint) if keep else checkpoint
+
+
+def _checked(checkpoint: Any, where: str | Path) -> dict[str, Any]:
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'{where} holds a {type(checkpoint).__name__}, not a dict of weights')
+    if not isinstance(checkpoint.get('state_dict', {}), dict) or not state_dict_of(checkpoint):
+        raise UserError(f'{where} holds no weights')
+    return checkpoint
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -149,19 +157,38 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _read_torch(path: Path) -> Any:
-    allow_mmengine_globals()
+def _read_torch(file: BinaryIO, where: str | Path) -> Any:
+    """What ``torch.save`` wrote, by its name if it has one, which is faster than by its bytes."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a damaged file can fail in any way
-        if isinstance(error, pickle.UnpicklingError) and (refused := _REFUSED.search(str(error))):
-            raise UserError(
-                f'{path} carries {refused[refused.lastindex]}, which could run code when loaded, '  # type: ignore[index]
-                'and is refused; load it where you trust it and save its state_dict again'
-            ) from error
+        module = pickle_module(inspect(file))
+        source = where if isinstance(where, Path) else file
+        with _without('TORCH_FORCE_WEIGHTS_ONLY_LOAD'):
+            return torch.load(source, map_location='cpu', pickle_module=module, weights_only=False)
+    except Refused as error:
         raise UserError(
-            f'{path} is damaged or no checkpoint of torch; save or fetch it again'
+            f'{where} carries {error}, which could run code when loaded, and is refused; '
+            'load it where you trust it and save its state_dict again'
         ) from error
+    except Unusual as error:
+        raise UserError(
+            f'{where} has {error}, which torch does not write: it is damaged or made to mislead, '
+            'and is refused; fetch it again from where you trust it'
+        ) from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise UserError(
+            f'{where} is damaged or no checkpoint of torch; save or fetch it again'
+        ) from error
+
+
+@contextmanager
+def _without(variable: str) -> Iterator[None]:
+    """With it torch refuses every unpickler but its own, which is not safe on older versions."""
+    value = os.environ.pop(variable, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[variable] = value
 
 
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:

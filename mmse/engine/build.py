@@ -16,7 +16,6 @@ from mmengine.runner import Runner, set_random_seed
 from mmengine.runner.checkpoint import load_checkpoint
 from torch import Tensor, nn
 
-from mmse.checkpoints import allow_mmengine_globals
 from mmse.checkpoints.belonging import check_checkpoint
 from mmse.utils.errors import UserError
 
@@ -86,7 +85,6 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
         cfg: The full config.
         model: What ``build_model`` gave for it.
     """
-    allow_mmengine_globals()
     os.environ.setdefault('LOCAL_RANK', '0')
     # Under a fixed name MMEngine gives a second run of the process the visualizer, and with it the
     # log folder, of the first; without one it takes the name of the run.

@@ -2,11 +2,14 @@
 
 import os
 import pickle
+import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,11 +107,18 @@ def test_checkpoints_of_mmengine_load_whole(
         assert len(loaded['param_schedulers']) == 2
 
 
+def test_torch_itself_accepts_what_mmengine_writes(tmp_path: Path, no_env_report: None) -> None:
+    """For programs that call ``torch.load`` themselves."""
+    train_toy(tmp_path)
+    allow_mmengine_globals()
+    loaded = torch.load(tmp_path / 'iter_6.pth')
+    assert_equal(loaded, torch.load(tmp_path / 'iter_6.pth', weights_only=False))
+
+
 @pytest.mark.parametrize('strategy', ['cos', 'linear'])
 def test_mmengine_resumes_from_its_checkpoint(
     strategy: str, tmp_path: Path, no_env_report: None
 ) -> None:
-    allow_mmengine_globals()
     whole = train_toy(tmp_path / 'whole', anneal_strategy=strategy)
     parts = train_toy(
         tmp_path / 'parts', tmp_path / 'whole' / 'iter_4.pth', anneal_strategy=strategy
@@ -147,8 +157,8 @@ def evil_objects(mark: Path) -> dict[str, tuple[Any, str]]:
             Evil(getattr, HistoryBuffer, 'register_statistics'),
             'HistoryBuffer.register_statistics',
         ),
-        'getattr of plain data': (Evil(getattr, 'text', 'join'), 'text.join'),
-        'getattr of a dict': (Evil(getattr, {}, 'get'), '{}.get'),
+        'getattr of plain data': (Evil(getattr, 'text', 'join'), 'str.join'),
+        'getattr of a dict': (Evil(getattr, {}, 'get'), 'dict.get'),
         'a call of a reachable function': (
             Evil(HistoryBuffer.mean, HistoryBuffer()),
             'HistoryBuffer.mean',
@@ -272,6 +282,58 @@ def test_hostile_files_are_refused_when_they_come_from_a_url(
         with pytest.raises(UserError, match=r'evil\.pth carries posix\.system.* is refused'):
             LOADERS[name](f'{url}/evil.pth', tmp_path / 'work')
     assert not mark.exists()
+
+
+@pytest.fixture
+def schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, behind every scheme of MMEngine that is no URL and no plain file."""
+
+    class Model:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def download(self, target: str) -> None:
+            shutil.copy(tmp_path / self.name, target)
+
+    class Bucket:
+        def get(self, path: str) -> bytes:
+            return (tmp_path / path.rpartition('/')[2]).read_bytes()
+
+    pavi = ModuleType('pavi')
+    pavi.modelcloud = SimpleNamespace(get=Model)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, 'pavi', pavi)
+    checkpoint = 'mmengine.runner.checkpoint'
+    monkeypatch.setattr(f'{checkpoint}.get_file_backend', lambda *_, **__: Bucket())
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    (tmp_path / 'open_mmlab.json').write_text('{"evil": "evil.pth", "good": "good.pth"}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    'scheme',
+    ['pavi://', 's3://bucket/', 'petrel://bucket/', 'open-mmlab:s3://bucket/', 'open-mmlab://', ''],
+)
+def test_hostile_files_are_refused_behind_every_scheme(scheme: str, schemes: Path) -> None:
+    mark = schemes / 'mark'
+    evil = evil_objects(mark)['os.system'][0]
+    weights = {'w': torch.ones(1)}
+    torch.save({'state_dict': weights, 'meta': evil}, schemes / 'evil.pth')
+    torch.save({'state_dict': weights}, schemes / 'good.pth')
+    ending = '' if scheme == 'open-mmlab://' else '.pth'
+    prefix = scheme or f'{schemes}/'
+    with pytest.raises(UserError, match=r'carries posix\.system.* is refused'):
+        CheckpointLoader.load_checkpoint(f'{prefix}evil{ending}')
+    assert not mark.exists()
+    good = CheckpointLoader.load_checkpoint(f'{prefix}good{ending}', map_location='cpu')
+    assert_equal(good, {'state_dict': weights})
+
+
+def test_no_scheme_of_mmengine_is_forgotten() -> None:
+    """A new one would read with a function that these tests do not know."""
+    assert set(CheckpointLoader._schemes) == {
+        *('', 'http://', 'https://', 'pavi://', 'modelzoo://', 'torchvision://', 'mmcls://'),
+        *('open-mmlab://', 'openmmlab://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'),
+    }
 
 
 def test_checkpoints_from_a_url_load_whole(
