@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmse.models import passes
 from mmse.models.attention import ChannelAttention
 from mmse.models.excitation import excitation_grads, learned_parameters
+from mmse.models.versions import autocast_state
 from mmse.utils.errors import UserError
 
 # Where a channel's mean is more deviations than this from zero, y is shifted by it first: in
@@ -124,13 +125,7 @@ class _Tail(torch.autograd.Function):
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
         out = _recalibrate(known, bias, q, shortcut)
         ctx.attention = attention
-        # The meta device has no autocast.
-        device = y.device.type if torch.amp.is_autocast_available(y.device.type) else 'cpu'
-        ctx.autocast = {
-            'device_type': device,
-            'dtype': torch.get_autocast_dtype(device),
-            'enabled': torch.is_autocast_enabled(device),
-        }
+        ctx.autocast = autocast_state(y.device.type)
         ctx.batch_statistics = _uses_batch(norm)
         ctx.shortcut_dtype = shortcut.dtype
         ctx.save_for_backward(out, bias, q, s_avg, s_max, *known, *learned)

@@ -6,9 +6,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import _has_any_global_hook
 
 from mmse.models.attention import ChannelAttention
+from mmse.models.versions import has_global_hooks, is_compiling
 
 
 class Plain(Enum):
@@ -67,8 +67,7 @@ def why_changed(
     own = attention.__dict__
     if 'excite' in own or 'gate' in own:
         return Plain.REPLACED_METHOD
-    global_hooks: bool = _has_any_global_hook()  # type: ignore[no-untyped-call]
-    if global_hooks or _has_hooks(conv):
+    if has_global_hooks() or _has_hooks(conv):
         return Plain.HOOKS
     for module in (norm, relu, attention, *attention._modules.values()):
         if module is None:
@@ -82,7 +81,7 @@ def why_changed(
 
 def why_transformed() -> Plain | None:
     """Whether the forward pass is recorded, or differentiated in a way that needs the modules."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.jit.is_tracing() or is_compiling():  # type: ignore[attr-defined, no-untyped-call]
         return Plain.TRACED
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return Plain.TRANSFORMED

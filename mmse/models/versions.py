@@ -1,0 +1,36 @@
+"""What has a public name in newer versions of torch only, for torch 2.1 and later."""
+
+from typing import Any
+
+import torch
+from torch.nn.modules import module as _module
+
+# Public since torch 2.3.
+is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+
+
+def autocast_state(device: str) -> dict[str, Any]:
+    """The arguments of ``torch.autocast`` that set what is set now.
+
+    Args:
+        device: Type of a device; one without autocast, such as meta, is taken for the CPU.
+    """
+    if hasattr(torch, 'get_autocast_dtype'):  # since torch 2.4
+        device = device if torch.amp.is_autocast_available(device) else 'cpu'
+        dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    elif device == 'cuda':
+        dtype, enabled = torch.get_autocast_gpu_dtype(), torch.is_autocast_enabled()
+    else:
+        device = 'cpu'
+        dtype, enabled = torch.get_autocast_cpu_dtype(), torch.is_autocast_cpu_enabled()
+    return {'device_type': device, 'dtype': dtype, 'enabled': enabled}
+
+
+def has_global_hooks() -> bool:
+    """Whether hooks for all modules are registered (``register_module_forward_hook`` and such)."""
+    return bool(
+        _module._global_forward_hooks
+        or _module._global_forward_pre_hooks
+        or _module._global_backward_hooks
+        or _module._global_backward_pre_hooks
+    )
