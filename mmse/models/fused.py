@@ -32,7 +32,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models import passes
 from mmse.models.attention import ChannelAttention
-from mmse.models.excitation import excitation_grads, learned_parameters
+from mmse.models.excitation import excitation_grads, tensors_of
 from mmse.models.versions import autocast_state
 from mmse.utils.errors import UserError
 
@@ -61,7 +61,8 @@ def fused_tail(
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
         return _recalibrate(known, norm.bias, q, shortcut, in_place=reuse)
     inputs = (y, shortcut, norm.weight, norm.bias, norm, attention)
-    out: Tensor = _Tail.apply(*inputs, *learned_parameters(attention))  # type: ignore[no-untyped-call]
+    tensors = tensors_of(attention)
+    out: Tensor = _Tail.apply(*inputs, tuple(tensors), *tensors.values())  # type: ignore[no-untyped-call]
     return out
 
 
@@ -119,16 +120,17 @@ class _Tail(torch.autograd.Function):
         bias: Tensor,
         norm: _BatchNorm,
         attention: ChannelAttention,
-        *learned: Tensor,
+        names: tuple[str, ...],
+        *tensors: Tensor,
     ) -> Tensor:
         known, s_avg, s_max = _squeeze(y, norm, attention.settings.squeeze, locate=True)
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
         out = _recalibrate(known, bias, q, shortcut)
-        ctx.attention = attention
+        ctx.attention, ctx.names = attention, names
         ctx.autocast = autocast_state(y.device.type)
         ctx.batch_statistics = _uses_batch(norm)
         ctx.shortcut_dtype = shortcut.dtype
-        ctx.save_for_backward(out, bias, q, s_avg, s_max, *known, *learned)
+        ctx.save_for_backward(out, bias, q, s_avg, s_max, *known, *tensors)
         return out
 
     @staticmethod
@@ -139,7 +141,8 @@ class _Tail(torch.autograd.Function):
                 'build the backbone with fused=False'
             )
         out, bias, q, s_avg, s_max, *rest = ctx.saved_tensors
-        known, learned = _Known(*rest[: len(_Known._fields)]), rest[len(_Known._fields) :]
+        known = _Known(*rest[: len(_Known._fields)])
+        tensors = dict(zip(ctx.names, rest[len(_Known._fields) :], strict=True))
         grad_out = grad_out.contiguous(memory_format=passes.layout(out))
         d = torch.ops.aten.threshold_backward(grad_out, out, 0)
         needs_y, needs_shortcut, *others = ctx.needs_input_grad
@@ -149,7 +152,9 @@ class _Tail(torch.autograd.Function):
         sum_d, sum_dy = passes.sums(d, known.y, known.mean)
         grad_q = (bias * sum_d).addcmul_(known.a, sum_dy)
         with torch.autocast(**ctx.autocast):
-            u, v, *grads_learned = excitation_grads(ctx.attention, s_avg, s_max, learned, grad_q)
+            u, v, *grads = excitation_grads(
+                ctx.attention, s_avg, s_max, tensors, others[-len(tensors) :], grad_q
+            )
         sum_g, sum_gy = q * sum_d, q * sum_dy
         for slope, value in ((u, known.m), (v, known.t)):
             if slope is not None and value is not None:
@@ -161,7 +166,7 @@ class _Tail(torch.autograd.Function):
         if needs_y:
             through_batch = (grad_weight, grad_bias) if ctx.batch_statistics else None
             grad_y = _grad_y(d, known, q, u, v, through_batch)
-        return grad_y, grad_shortcut, grad_weight, grad_bias, None, None, *grads_learned
+        return grad_y, grad_shortcut, grad_weight, grad_bias, None, None, None, *grads
 
 
 def _grad_y(
