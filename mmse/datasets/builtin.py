@@ -1,8 +1,8 @@
 """The built-in data as datasets of mmdet, mmseg and mmpretrain, generated on first use."""
 
-from importlib import import_module
 from typing import Any, ClassVar
 
+from mmse.datasets.bases import base_class
 from mmse.datasets.scenes import CLASSES, PALETTE
 from mmse.datasets.shapes import (
     DEFAULT_ROOT,
@@ -13,29 +13,10 @@ from mmse.datasets.shapes import (
 )
 from mmse.datasets.shapes_cls import check_shapes_cls, ensure_shapes_cls
 from mmse.registry import DATASETS
-from mmse.utils.dependencies import require
-from mmse.utils.errors import UserError
-
-
-def _base(package: str, name: str, subclass: str) -> type:
-    """A package's dataset class, or a stand-in whose construction says what is missing."""
-    try:
-        return getattr(import_module(f'{package}.datasets'), name)  # type: ignore[no-any-return]
-    except (ImportError, AssertionError, RuntimeError) as error:
-        reason = error
-
-    class Missing:
-        def __init__(self, **_: Any) -> None:
-            require(package, f'mmse.{subclass}')
-            raise UserError(
-                f'{package}.datasets is needed for mmse.{subclass}, but importing it says: {reason}'
-            ) from reason
-
-    return Missing
 
 
 @DATASETS.register_module()
-class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):  # type: ignore[misc]
+class ShapesDetDataset(base_class('mmdet.datasets', 'CocoDataset', 'ShapesDetDataset')):  # type: ignore[misc]
     """The built-in data for detection and instance segmentation.
 
     Args:
@@ -64,7 +45,7 @@ class ShapesDetDataset(_base('mmdet', 'CocoDataset', 'ShapesDetDataset')):  # ty
 
 
 @DATASETS.register_module()
-class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):  # type: ignore[misc]
+class ShapesSegDataset(base_class('mmseg.datasets', 'BaseSegDataset', 'ShapesSegDataset')):  # type: ignore[misc]
     """The built-in data for semantic segmentation: background and the six shapes.
 
     Args:
@@ -93,7 +74,7 @@ class ShapesSegDataset(_base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')):  #
 
 
 @DATASETS.register_module()
-class ShapesClsDataset(_base('mmpretrain', 'CustomDataset', 'ShapesClsDataset')):  # type: ignore[misc]
+class ShapesClsDataset(base_class('mmpretrain.datasets', 'CustomDataset', 'ShapesClsDataset')):  # type: ignore[misc]
     """The built-in data for classification: the shape of the only, or of the largest, object.
 
     Args:

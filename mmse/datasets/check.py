@@ -49,11 +49,13 @@ def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = (
 
 
 class _Use(NamedTuple):
-    """What a split's data are used for: training, scores, and scores of masks."""
+    """What a split's data are used for: training, scores, scores of masks, and whether COCOeval
+    gets the annotations as they are in the file."""
 
     training: bool
     scored: bool
     segm: bool
+    by_pycocotools: bool
 
     @property
     def needs_objects(self) -> bool:
@@ -64,7 +66,9 @@ def _check_split(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) 
     scoring = [metric for metric in metrics if not metric.get('format_only')]
     segm = any('segm' in str(m.get('metric', '')) for m in scoring)
     training = split == 'train'
-    use = _Use(training, bool(scoring) and not training, segm)
+    scored = bool(scoring) and not training
+    renumbered = all(metric['type'] == 'mmse.CocoMetric' for metric in scoring)
+    use = _Use(training, scored, segm, scored and not renumbered)
     reports: list[Report] = []
     for leaf in leaves(cfg, split):
         if is_built_in(leaf.cfg):
@@ -128,7 +132,7 @@ def _check_coco(leaf: Leaf, ann_file: str, use: _Use) -> tuple[Content, list[str
         trained = list_from_file(trained)
     notes = coco_file.check_classes(content, ann_file, trained)
     coco_file.check_references(content, ann_file)
-    if use.scored:
+    if use.by_pycocotools:
         coco_file.check_for_evaluation(content, ann_file)
     return content, notes
 

@@ -11,12 +11,12 @@ from PIL import Image
 from mmse.datasets.cache import recall, remember
 from mmse.datasets.findings import progress, refuse
 from mmse.datasets.images import read_header
+from mmse.datasets.listings import find_listing
 from mmse.datasets.segmentation import COLOURS, count_labels, file_fault
 from mmse.utils.errors import UserError
-from mmse.utils.text import counted, name_some, repeated
+from mmse.utils.text import counted, name_some
 
 _SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg', '.webp')
-_NAMES = 'classes.txt'
 
 
 def seg_classes(
@@ -27,8 +27,8 @@ def seg_classes(
 ) -> tuple[str, ...]:
     """Class names for a folder of label maps.
 
-    They are the lines of ``classes.txt`` in ``data_root`` where there is one, in the order of the
-    labels; otherwise ``class_0`` up to the highest label.
+    They are those that a file such as ``classes.txt`` lists, see ``find_listing``; otherwise
+    ``class_0`` up to the highest label.
 
     Args:
         data_root: The data folder.
@@ -37,12 +37,11 @@ def seg_classes(
         endings: Ends of the names of label maps, such as ``_mask.png`` beside images.
 
     Raises:
-        UserError: ``classes.txt`` is empty, repeats a name or is none of one name per line, or the
-            labels cannot be those of classes.
+        UserError: The list is empty, repeats a name or has another form, or the labels cannot be
+            those of classes.
     """
-    listing = Path(data_root) / _NAMES
-    if listing.is_file():
-        return _read_names(listing)
+    if (listing := find_listing(data_root, seg_dir)) is not None:
+        return listing.names
     return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index, endings)))
 
 
@@ -107,27 +106,9 @@ def _number_of_classes(found: set[int], ignore_index: int, which: str) -> int:
         raise UserError(
             f'{which} hold the labels {name_some(values, 12)}, which are no numbers of classes but '
             f'grey values or ids: number the classes from 0 to {len(classes) - 1}, or name all '
-            f'{highest + 1} in {_NAMES}'
+            f'{highest + 1} in classes.txt'
         )
     return highest + 1
-
-
-def _read_names(listing: Path) -> tuple[str, ...]:
-    try:
-        text = listing.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise UserError(f'{listing} is not in UTF-8: save it as UTF-8 ({error})') from error
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not names:
-        raise UserError(f'{listing} is empty: write one class name per line, in label order')
-    if twice := repeated('class name', names):
-        raise UserError(f'{listing}: {twice[0]}')
-    if names[0].strip('_').lower() == 'ignore':
-        raise UserError(
-            f'{listing} begins with {names[0]}, which is label -1 in LabelMe: take that line out, '
-            'so that the first name is that of label 0'
-        )
-    return names
 
 
 def _read_labels(file: Path) -> np.ndarray:

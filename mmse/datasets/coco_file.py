@@ -47,6 +47,24 @@ def coco_classes(ann_file: str | Path) -> tuple[str, ...]:
     return tuple(c['name'] for c in categories)
 
 
+def labelled_classes(ann_file: str | Path) -> tuple[str, ...]:
+    """The classes of a file without those that stand for no label of objects.
+
+    Roboflow writes the name of the project as the category that all others belong to, LabelMe
+    ``_background_``. Such a category counts only if there are annotations of it.
+
+    Raises:
+        UserError: As for ``coco_classes``.
+    """
+    content = read_coco(ann_file, without_objects=True)
+    used = {a['category_id'] for a in content['annotations']}
+    groups = {c['supercategory'] for c in content['categories'] if _is_grouped(c)}
+    groups |= {'_background_', '__ignore__'}
+    empty = {c['name'] for c in content['categories'] if c['id'] not in used}
+    names = coco_classes(ann_file)
+    return tuple(name for name in names if name not in groups & empty) or names
+
+
 def read_coco(ann_file: str | Path, *, without_objects: bool = False) -> Content:
     """Parse a COCO annotation file and check the type of every value that is used.
 
@@ -100,10 +118,17 @@ def check_references(content: Content, ann_file: str | Path) -> None:
 def check_for_evaluation(content: Content, ann_file: str | Path) -> None:
     """Check what COCOeval needs beyond what a training needs.
 
-    It keeps the ids of annotations in an array of numbers, where 0 stands for "no match".
-
     Raises:
         UserError: An annotation has no ``iscrowd``, or an id that is 0 or a text.
+    """
+    refuse(str(ann_file), evaluation_faults(content))
+
+
+def evaluation_faults(content: Content) -> list[str]:
+    """Sentences about annotations that COCOeval would fail on or misread; ``mmse.CocoMetric`` does
+    not.
+
+    COCOeval keeps the ids of annotations in an array of numbers, where 0 stands for "no match".
     """
     names = {image['id']: image['file_name'] for image in content['images']}
     objects = content['annotations']
@@ -122,7 +147,7 @@ def check_for_evaluation(content: Content, ann_file: str | Path) -> None:
             f'an annotation has id 0 (in {zero[0]}), which COCOeval takes for "no match", so that '
             'its object would count as missed: number the annotations from 1'
         )
-    refuse(str(ann_file), problems)
+    return problems
 
 
 def check_classes(content: Content, ann_file: str | Path, trained: Sequence[str]) -> list[str]:
@@ -148,6 +173,10 @@ def check_classes(content: Content, ann_file: str | Path, trained: Sequence[str]
     boxes = Counter(ids.get(a['category_id']) for a in content['annotations'])
     others = [f'{name} ({boxes[name]} objects)' for name in names if name not in trained]
     return counted('classes of the file are not trained', others)
+
+
+def _is_grouped(category: Entry) -> bool:
+    return isinstance(group := category.get('supercategory'), str) and group != category['name']
 
 
 def _gives_corners(annotation: Entry) -> bool:

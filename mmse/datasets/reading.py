@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, TRANSFORMS, Registry
 from mmse.utils.errors import UserError
 
 # Transforms of these packages that are not named Load... augment or pack.
-_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmse')
 
 
 @dataclass

@@ -79,7 +79,6 @@ def test_names_of_a_file(tmp_path: Path) -> None:
     for text, sentence in {
         'road\ncar\nroad\n': r'classes\.txt: 1 class names occur more than once \(road\)',
         '\n': r'classes\.txt is empty: write one class name per line, in label order',
-        '__ignore__\n_background_\ncar\n': r'begins with __ignore__, which is label -1 in LabelMe',
         'Stra\xdfe\n': r'classes\.txt is not in UTF-8: save it as UTF-8',
     }.items():
         names.write_bytes(text.encode('latin-1'))

@@ -17,7 +17,7 @@ from filelock import FileLock
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from pycocotools import mask as coco_mask
 
-from mmse.datasets import builtin, folder, scenes
+from mmse.datasets import bases, folder, scenes
 from mmse.datasets.scenes import CLASSES, PALETTE, draw_scene
 from mmse.datasets.shapes import SEG_CLASSES, ensure_shapes
 from mmse.utils.errors import UserError
@@ -388,10 +388,10 @@ def test_missing_package_is_named_when_the_dataset_is_built(
         raise UserError(f'{purpose} needs {package}')
 
     monkeypatch.setitem(sys.modules, 'mmseg.datasets', None)
-    base = builtin._base('mmseg', 'BaseSegDataset', 'ShapesSegDataset')
+    base = bases.base_class('mmseg.datasets', 'BaseSegDataset', 'ShapesSegDataset')
     with pytest.raises(UserError, match=r'is needed for mmse\.ShapesSegDataset, but importing it'):
         base(data_root='data/shapes')
-    monkeypatch.setattr(builtin, 'require', refuse)
+    monkeypatch.setattr(bases, 'require', refuse)
     with pytest.raises(UserError, match=r'^mmse\.ShapesSegDataset needs mmseg$'):
         base(data_root='data/shapes')
 

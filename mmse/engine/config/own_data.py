@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmse.datasets.classes import seg_classes
-from mmse.datasets.coco_file import coco_classes
+from mmse.datasets.coco_file import labelled_classes
 from mmse.engine.config.heads import fit_heads
 from mmse.engine.config.inherited import inherited
 from mmse.engine.config.kinds import scope_of
@@ -104,7 +104,7 @@ def _classes(own: OwnData, loaders: dict[str, Loader], scope: str) -> tuple[str,
 def _classes_of_data(own: OwnData, scope: str, zero_is_nothing: Any) -> tuple[str, ...]:
     parts = own.splits['train'] or ()
     if scope == 'mmdet':
-        lists = [coco_classes(own.root / str(part.ann_file)) for part in parts]
+        lists = [labelled_classes(own.root / str(part.ann_file)) for part in parts]
         for part, names in zip(parts, lists, strict=True):
             if names != lists[0]:
                 raise UserError(

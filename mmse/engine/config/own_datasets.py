@@ -8,11 +8,12 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
+from mmse.datasets.listings import label_colours
 from mmse.engine.config.kinds import bare_name, class_of, innermost, leaves, parameters, same
 from mmse.engine.config.own_bases import check_base
-from mmse.engine.config.own_files import image_suffixes, suffix_pairs
+from mmse.engine.config.own_files import image_suffixes, img_folder, suffix_pairs
 from mmse.engine.config.own_spec import Part
-from mmse.engine.config.pipelines import labels_off, set_scale, zero_label
+from mmse.engine.config.pipelines import labels_off, load_by_colour, set_scale, zero_label
 from mmse.utils.errors import UserError
 
 LOADERS = ('train', 'val', 'test')
@@ -162,10 +163,14 @@ class Loader:
         metainfo = {**names, **(about.pop('metainfo', None) or {})}
         for where in wheres:
             self._refuse_conflicts(where)
-        return [
+        datasets = [
             copy.deepcopy({**kept, **where, **about, 'type': kind, 'metainfo': metainfo})
             for where in wheres
         ]
+        if part.seg_map is not None and (colours := label_colours(root, root / part.seg_map)):
+            for dataset in datasets:
+                load_by_colour(dataset['pipeline'], colours)
+        return datasets
 
     def _type(self) -> Any:
         """The data set's class: the config's where it reads such data, else the plain one."""
@@ -190,7 +195,8 @@ class Loader:
         elif part.seg_map is None:
             pairs = [(suffix, '.png') for suffix in image_suffixes(img, where)]
         else:
-            pairs = suffix_pairs(img, root / part.seg_map, where)
+            listing = root / part.ann_file if part.ann_file else None
+            pairs = suffix_pairs(img, root / part.seg_map, where, listing)
         prefix = {'img_path': part.img}
         if part.seg_map is not None:
             prefix['seg_map_path'] = part.seg_map
@@ -226,7 +232,7 @@ def _coco(root: Path, part: Part) -> dict[str, Any]:
     return {
         'data_root': f'{root}/',
         'ann_file': part.ann_file,
-        'data_prefix': {'img': part.img},
+        'data_prefix': {'img': img_folder(root, part.img, str(part.ann_file))},
     }
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmse.datasets.coco_file import read_coco
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some
 
@@ -29,7 +30,23 @@ def image_suffixes(folder: Path, where: str) -> list[str]:
     return sorted(found)
 
 
-def suffix_pairs(img_dir: Path, seg_dir: Path, where: str) -> list[tuple[str, str]]:
+def img_folder(root: Path, img: str, ann_file: str) -> str:
+    """The folder, relative to ``root``, that the file names in a COCO file count from.
+
+    That is ``img`` where the first image lies there; otherwise the folder of ``ann_file`` or one
+    above ``img``, because tools write ``images/photo.jpg`` as well as ``photo.jpg``.
+    """
+    images = read_coco(root / ann_file, without_objects=True)['images']
+    if not images:
+        return img
+    folders = (Path(img), Path(ann_file).parent, *Path(img).parents)
+    name = images[0]['file_name']
+    return next((str(folder) for folder in folders if (root / folder / name).is_file()), img)
+
+
+def suffix_pairs(
+    img_dir: Path, seg_dir: Path, where: str, listing: Path | None = None
+) -> list[tuple[str, str]]:
     """The endings of images and of their label maps, one pair for each ending of images.
 
     ``photo.jpg`` belongs to ``photo.png``, to ``photo_mask.png``, or, where every image is called
@@ -40,6 +57,8 @@ def suffix_pairs(img_dir: Path, seg_dir: Path, where: str) -> list[tuple[str, st
         img_dir: The folder of images, with subfolders.
         seg_dir: The folder of label maps, with the same subfolders; it may be the same folder.
         where: The key of the config that names them, for the error.
+        listing: A file with the names of the images that count, without their endings, one per
+            line; None for all.
 
     Raises:
         UserError: There are no images, or it is not clear which label map belongs to which image.
@@ -56,6 +75,8 @@ def suffix_pairs(img_dir: Path, seg_dir: Path, where: str) -> list[tuple[str, st
                 ' put them into two folders'
             )
         maps = sorted(set(maps) - set(images)) or maps
+    if listing is not None:
+        images = _listed(images, listing, where)
     pairs = []
     for ending in sorted({Path(n).suffix for n in images}):
         of_ending = [n for n in images if n.endswith(ending)]
@@ -72,6 +93,21 @@ def suffix_pairs(img_dir: Path, seg_dir: Path, where: str) -> list[tuple[str, st
     if not pairs:
         raise UserError(f'{where}: {img_dir} has no images ({", ".join(IMAGES)})')
     return pairs
+
+
+def _listed(images: Sequence[str], listing: Path, where: str) -> list[str]:
+    """The images whose names, up to some ending, are lines of a file."""
+    try:
+        names = {line.strip() for line in listing.read_text(encoding='utf-8').splitlines()} - {''}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{where}.ann_file: {listing} cannot be read: {error}') from error
+    if with_ending := sorted(n for n in names if Path(n).suffix.lower() in IMAGES):
+        raise UserError(
+            f'{where}.ann_file: {listing} lists {with_ending[0]}: write names without their ending'
+        )
+    listed = [n for n in images if Path(n).with_suffix('').as_posix() in names]
+    # Where all end in _leftImg8bit.png, say, lists may stop before it; all images count then.
+    return listed or list(images)
 
 
 def _files(folder: Path, where: str) -> list[str]:

@@ -1,11 +1,13 @@
 """Evaluators that fit a user's own data."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from mmse.datasets.coco_file import evaluation_faults, read_coco
 from mmse.engine.config.kinds import bare_name, metrics_of, same
 
 # Metrics that take any data of their task; the others belong to one public data set.
@@ -37,6 +39,8 @@ def fit_evaluator(cfg: Config, below: Config, split: str, scope: str, ann_file: 
         if bare_name(metric['type']) in FITTING[scope] or theirs:
             if 'ann_file' in metric and metric['ann_file'] in [m.get('ann_file') for m in before]:
                 metric['ann_file'] = ann_file
+            if _is_mmdets(metric['type']) and metric.get('ann_file') is not None:
+                metric['type'] = _coco_metric(metric['ann_file'])
             kept.append(metric)
         elif fitted is None:
             fitted = _fitted(cfg, metric, scope, ann_file)
@@ -60,4 +64,18 @@ def _fitted(
     kinds = [kind for kind in known if kind in ('bbox', 'segm')]
     if not kinds:
         kinds = ['bbox', 'segm'] if "'mask_head'" in repr(cfg.model.to_dict()) else ['bbox']
-    return {'type': 'mmdet.CocoMetric', 'ann_file': ann_file, 'metric': kinds}
+    return {'type': _coco_metric(str(ann_file)), 'ann_file': ann_file, 'metric': kinds}
+
+
+def _is_mmdets(kind: Any) -> bool:
+    """Whether a metric's type is mmdet's ``CocoMetric``."""
+    if isinstance(kind, str):
+        return kind in ('CocoMetric', 'mmdet.CocoMetric')
+    return bare_name(kind) == 'CocoMetric' and kind.__module__.startswith('mmdet.')
+
+
+def _coco_metric(ann_file: str) -> str:
+    """mmdet's metric, or ours where COCOeval would be misled by the ids of the annotations."""
+    readable = Path(ann_file).is_file()
+    misled = readable and evaluation_faults(read_coco(ann_file, without_objects=True))
+    return 'mmse.CocoMetric' if misled else 'mmdet.CocoMetric'

@@ -65,6 +65,19 @@ def labels_off(pipeline: list[Step], entirely: bool) -> None:
         step.pop('reduce_zero_label', None)
 
 
+def load_by_colour(pipeline: list[Step], colours: Sequence[Sequence[int]]) -> None:
+    """Load label maps whose colours stand for classes.
+
+    Args:
+        pipeline: Changed in place.
+        colours: RGB in 0..255 for each class, in the order of the labels.
+    """
+    for step in _steps(pipeline):
+        if bare_name(step['type']) == 'LoadAnnotations':
+            step['type'] = 'mmse.LoadAnnotationsByColour'
+            step['colours'] = [list(colour) for colour in colours]
+
+
 def _pipelines(dataset: Step) -> Iterator[Any]:
     if 'pipeline' in dataset:
         yield dataset['pipeline']

@@ -1,0 +1,130 @@
+"""Exports of labelling tools: what a config's data sets yield is what was labelled."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS, init_default_scope
+from support.engine import CONFIGS
+from support.labelling_tools import COCO, MASKS, Labelled, Splits, coco
+
+from mmse.datasets.check import check_data
+from mmse.datasets.scenes import CLASSES, draw_scene
+from mmse.engine.config import load_config
+from mmse.utils.errors import UserError
+
+# In no order of their own, so that an order that a tool changes is seen.
+NAMES = tuple(reversed(CLASSES[:4]))
+
+
+@pytest.fixture(scope='module')
+def splits() -> Splits:
+    """Scenes of the built-in data with the first four of its classes."""
+    pictures = []
+    for seed in range(12):
+        scene = draw_scene(np.random.default_rng(seed), 64)
+        objects = [
+            (NAMES.index(CLASSES[label]), mask)
+            for label, mask in zip(scene.labels, scene.masks, strict=True)
+            if label < 4 and mask.sum() > 30
+        ]
+        pictures.append(Labelled(f'scene_{seed:02}', scene.image, objects))
+    assert {k for picture in pictures[:8] for k, _ in picture.objects} == {0, 1, 2, 3}
+    return {'train': pictures[:8], 'val': pictures[8:]}
+
+
+def configure(folder: Path, base: str, own: dict[str, Any]) -> Config:
+    """The config that a user writes, at most ten lines, loaded."""
+    parts = [f'    {split}=dict(**{keys!r}),' for split, keys in own.items()]
+    lines = [f"_base_ = '{CONFIGS}/{base}'", 'own_data = dict(', f"    data_root='{folder}',"]
+    file = folder / 'mine.py'
+    file.write_text('\n'.join([*lines, *parts, ')']) + '\n')
+    cfg = load_config(str(file))
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+@pytest.mark.parametrize('write', COCO)
+def test_boxes_of_coco_exports(write: Callable[..., Any], splits: Splits, tmp_path: Path) -> None:
+    own = write(tmp_path, splits, NAMES)
+    cfg = configure(tmp_path, 'bccd/faster_rcnn_se_r50_bccd.py', own)
+    assert cfg.model.roi_head.bbox_head.num_classes == 4
+    for split, pictures in splits.items():
+        check_data(cfg, split, [cfg.val_evaluator] if split == 'val' else [])
+        leaf = cfg[f'{split}_dataloader'].dataset
+        dataset = DATASETS.build({**leaf, 'filter_cfg': None})
+        assert dataset.metainfo['classes'] == NAMES
+        found = [
+            [(i['bbox_label'], tuple(i['bbox'])) for i in dataset.get_data_info(k)['instances']]
+            for k in range(len(dataset))
+        ]
+        assert found == [
+            [(label, (x, y, x + w, y + h)) for label, (x, y, w, h) in picture.boxes()]
+            for picture in pictures
+        ]
+
+
+@pytest.mark.parametrize(('write', 'background'), MASKS.items())
+def test_label_maps(
+    write: Callable[..., Any], background: str | None, splits: Splits, tmp_path: Path
+) -> None:
+    cfg = configure(tmp_path, 'camvid/fcn_se_r50_camvid.py', write(tmp_path, splits, NAMES))
+    assert cfg.model.decode_head.num_classes == 5
+    for split, pictures in splits.items():
+        check_data(cfg, split)
+        leaf = cfg[f'{split}_dataloader'].dataset
+        loading = [s for s in leaf.pipeline if s['type'].rpartition('.')[2].startswith('Load')]
+        dataset = DATASETS.build({**leaf, 'pipeline': loading})
+        if background is None:
+            assert dataset.metainfo['classes'] == tuple(f'class_{k}' for k in range(5))
+        else:
+            assert dataset.metainfo['classes'] == (background, *NAMES)
+        assert len(dataset) == len(pictures)
+        for item, picture in zip(dataset, pictures, strict=True):
+            assert Path(item['img_path']).stem.startswith(picture.name)
+            np.testing.assert_array_equal(item['gt_seg_map'], picture.label_map())
+
+
+def test_a_colour_that_no_class_has(splits: Splits, tmp_path: Path) -> None:
+    own = next(write for write in MASKS if write.__name__ == 'cvat_masks')(tmp_path, splits, NAMES)
+    listing = tmp_path / 'labelmap.txt'
+    listing.write_text(listing.read_text().replace('51,221,255', '51,221,254'))
+    cfg = configure(tmp_path, 'camvid/fcn_se_r50_camvid.py', own)
+    with pytest.raises(UserError, match=r'cannot be loaded .* colour 51,221,255 is that of no cla'):
+        check_data(cfg, 'train')
+    listing.write_text('background,0,0,0\n')
+    with pytest.raises(UserError, match=r'labelmap\.txt: write "name:red,green,blue::" per line'):
+        configure(tmp_path, 'camvid/fcn_se_r50_camvid.py', own)
+
+
+@pytest.mark.parametrize('ids', ['from 0', 'texts'])
+def test_scores_do_not_depend_on_annotation_ids(ids: str, splits: Splits, tmp_path: Path) -> None:
+    scores = []
+    for name in ('from 1', ids):
+        content = coco(splits['val'], NAMES)
+        for number, annotation in enumerate(content['annotations']):
+            annotation['id'] = {'from 0': number, 'from 1': number + 1}.get(name, f'id-{number}')
+            if name == 'texts':
+                del annotation['iscrowd']
+        own = {split: {'ann_file': 'ann.json', 'img': '.'} for split in splits}
+        (tmp_path / 'ann.json').write_text(json.dumps(content))
+        cfg = configure(tmp_path, 'bccd/faster_rcnn_se_r50_bccd.py', own)
+        assert cfg.val_evaluator.type == f'{"mmdet" if name == "from 1" else "mmse"}.CocoMetric'
+        metric = METRICS.build(cfg.val_evaluator)
+        metric.dataset_meta = {'classes': NAMES}
+        for number, picture in enumerate(splits['val'], start=1):
+            labels, boxes = zip(*picture.boxes(), strict=True)
+            corners = torch.tensor(boxes, dtype=torch.float)
+            corners[:, 2:] += corners[:, :2]
+            found = {'bboxes': corners, 'labels': torch.tensor(labels)}
+            found['scores'] = torch.linspace(0.9, 0.5, len(boxes))
+            height, width = picture.image.shape[:2]
+            sample = {'img_id': number, 'ori_shape': (height, width), 'pred_instances': found}
+            metric.process({}, [sample])
+        scores.append(metric.evaluate(len(splits['val']))['coco/bbox_mAP'])
+    assert scores == [1.0, 1.0]
