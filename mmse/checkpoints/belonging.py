@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmse.checkpoints.recorded import recorded_blocks
 from mmse.checkpoints.safe_load import read_checkpoint, state_dict_of
 from mmse.models import SEResNet
-from mmse.models.keys import blocks_of, stage_depths
+from mmse.models.keys import blocks_of, parse, stage_depths
 from mmse.models.loading import check_whole, match
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some
@@ -119,6 +119,8 @@ def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _first_misfit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str | None:
     depths = _compare_depths(theirs, ours)
     for key, value in ours.items():
+        if parse(key).is_record:
+            continue  # what the attention means is compared when it is loaded
         if key not in theirs:
             return f'it has no {key}{depths}'
         shapes = tuple(theirs[key].shape), tuple(value.shape)

@@ -1,14 +1,14 @@
 """Converting a backbone's weights for another package, or to a plain ResNet.
 
-mmpretrain and timm have one kind of attention: the preset ``se`` with hidden widths that are
-multiples of 8. A plain ResNet has none, but attention at the identity start can be folded into its
-norms. What the target cannot represent is refused. Tensors alone do not tell squeeze, activation
-and gate, so the attention of our own checkpoints is read from the config in them, or must be given.
+mmpretrain and timm have one kind of attention: ``se`` with hidden widths that are multiples of 8.
+A plain ResNet has none, but attention at the identity start can be folded into its norms. What the
+target cannot represent is refused. Our weights record their attention; for others it must be given.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from mmse.checkpoints.limits import check_foldable, check_se, check_standard
 from mmse.checkpoints.recorded import record_attention, recorded_attention
 from mmse.checkpoints.safe_load import read_checkpoint, state_dict_of
 from mmse.models.attention import ChannelAttention
-from mmse.models.keys import blocks_of, parse, stage_depths
+from mmse.models.keys import RECORD, blocks_of, parse, stage_depths
 from mmse.models.layouts import from_mmse, to_mmse
+from mmse.models.meaning import record, split_records
 from mmse.models.resolve import resolve_stages
+from mmse.models.settings import describe
 from mmse.utils.errors import UserError
 from mmse.utils.files import replacing
 
@@ -95,10 +97,11 @@ def convert(
         UserError: The attention must be given, does not fit the weights, or has no counterpart in
             the target; it names the first such block or key.
     """
-    source, ours, dropped = _own_names(weights)
+    source, named, dropped = _own_names(weights)
+    ours, records = split_records(named)
     blocks = _attention_of(ours)
     if source == 'mmse':
-        given = _agreed(attention, recorded, blocks)
+        given = _agreed(attention, recorded or _by_stages(records, blocks), blocks)
     elif attention is None:
         given = _fitting_attention(blocks)
     else:
@@ -119,6 +122,8 @@ def convert(
     elif to == 'plain':
         ours = _fold(ours, modules)
     renamed = from_mmse(ours, to)
+    if to == 'mmse':
+        renamed |= {f'{name}.attention.{RECORD}': record(m.settings) for name, m in modules.items()}
     if to == 'mmpretrain':
         renamed = {('head.' if _HEAD.match(k) else 'backbone.') + k: v for k, v in renamed.items()}
     return Conversion(renamed, source, dropped, given if attended and to == 'mmse' else None)
@@ -153,12 +158,20 @@ def _attention_of(weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]
     return blocks
 
 
+def _by_stages(records: Mapping[str, Any], blocks: Mapping[str, Any]) -> Any:
+    """The ``attention`` of a backbone by the records in its weights; None without any."""
+    names, depths = iter(blocks), stage_depths(blocks if records else ())
+    return [[records.get(next(names)) for _ in range(depth)] for depth in depths] or None
+
+
 def _agreed(attention: Any, recorded: Any, blocks: Mapping[str, Any]) -> Any:
     if attention is None or recorded is None:
         return recorded if attention is None else attention
     sizes = stage_depths(blocks)
-    if resolve_stages(attention, sizes, '--attention') != resolve_stages(recorded, sizes):
-        raise UserError(f'--attention differs from the config in the file, which says {recorded!r}')
+    given, theirs = resolve_stages(attention, sizes, '--attention'), resolve_stages(recorded, sizes)
+    for name, ours, other in zip(blocks, chain(*given), chain(*theirs), strict=True):
+        if ours != other:
+            raise UserError(f'--attention differs from the file: its {name} has {describe(other)}')
     return attention
 
 
@@ -180,8 +193,7 @@ def _attention_modules(
     blocks: Mapping[str, Mapping[str, Tensor]], attention: Any
 ) -> dict[str, ChannelAttention]:
     """The attention of each block that has one, with its weights."""
-    stages = resolve_stages(attention, stage_depths(blocks))
-    flat = [settings for stage in stages for settings in stage]
+    flat = chain(*resolve_stages(attention, stage_depths(blocks)))
     modules = {}
     for (name, tensors), settings in zip(blocks.items(), flat, strict=True):
         if settings is None or not tensors:
@@ -192,7 +204,7 @@ def _attention_modules(
                 )
             continue
         module = ChannelAttention(len(tensors['fc2.weight']), **settings.to_dict())
-        expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        expected = {key: tuple(value.shape) for key, value in module.named_parameters()}
         found = {key: tuple(value.shape) for key, value in tensors.items()}
         for key in (*expected, *found):
             if expected.get(key) != found.get(key):

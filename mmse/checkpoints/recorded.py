@@ -41,9 +41,9 @@ def recorded_attention(checkpoint: Mapping[str, Any]) -> Any:
 def recorded_blocks(
     checkpoint: Mapping[str, Any], prefix: str, weights: Iterable[str]
 ) -> dict[str, dict[str, Any]] | None:
-    """The settings of each block's attention that a checkpoint records.
+    """The settings of each block's attention by the config in a checkpoint.
 
-    They are in the metadata of its state dict, or follow from the config in it.
+    They stand in for the records of weights that were saved without them.
 
     Args:
         checkpoint: What was read from the file.
@@ -51,13 +51,8 @@ def recorded_blocks(
         weights: The backbone's keys, without the prefix.
 
     Returns:
-        ``AttentionSettings.to_dict()`` by the block's name; None if nothing is recorded.
+        ``AttentionSettings.to_dict()`` by the block's name; None if there is no config.
     """
-    state = checkpoint.get('state_dict', checkpoint)
-    metadata = getattr(state, '_metadata', None) or {}
-    found = metadata.get(prefix.rstrip('.'), {}).get('attention')
-    if found is not None:
-        return dict(found)
     try:
         attention = recorded_attention(checkpoint) if prefix == 'backbone.' else None
         if attention is None:

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmse.models import functional
-from mmse.models.meaning import check_meaning
+from mmse.models.keys import RECORD
+from mmse.models.meaning import check_meaning, read_record, record
 from mmse.models.resolve import resolve_attention
 from mmse.models.settings import describe
 from mmse.registry import MODELS
@@ -58,7 +59,6 @@ class ChannelAttention(nn.Module):
             self.raw_temperature = nn.Parameter(torch.tensor([start]))
         self.random_start = True
         self.watcher: Callable[[Tensor], None] | None = None
-        self._register_state_dict_hook(_record_settings)  # type: ignore[no-untyped-call]
 
     @property
     def temperature(self) -> Tensor | float:
@@ -95,30 +95,40 @@ class ChannelAttention(nn.Module):
         gain = self.excite(*functional.squeeze(x, self.settings.squeeze))
         return functional.recalibrate(x, gain)
 
+    def get_extra_state(self) -> Tensor:
+        """The settings, which are saved with the weights; see ``mmse.models.meaning``."""
+        return record(self.settings)
+
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *args: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        *lists: Any,
     ) -> None:
         # MMEngine's loader comes through here as well as torch's.
-        recorded = local_metadata.get('attention')
-        if recorded is not None and f'{prefix}fc1.weight' in state_dict:
-            check_meaning(self.settings, recorded, prefix.rstrip('.') or 'the attention')
-        for key in (f'{prefix}fc1.weight', f'{prefix}fc2.weight'):
+        layers = f'{prefix}fc1.weight', f'{prefix}fc2.weight'
+        there = [key for key in layers if key in state_dict]
+        recorded = state_dict.pop(prefix + RECORD, None)
+        if recorded is None and len(there) < len(layers):  # weights may come without a record
+            missing_keys.append(prefix + RECORD)
+        settings = None if recorded is None else read_record(recorded)
+        if settings is not None and there:
+            check_meaning(self.settings, settings, prefix.rstrip('.') or 'the attention')
+        for key in there:
             # Other packages, and mmse before 0.1, have 1x1 convolutions in the place of the layers.
-            if key in state_dict and state_dict[key].ndim == 4:
+            if state_dict[key].ndim == 4:
                 state_dict[key] = state_dict[key].flatten(1)
-        given, own = state_dict.get(f'{prefix}fc2.weight'), self.fc2.weight
+        given, own = state_dict.get(layers[1]), self.fc2.weight
         if given is not None and (
             given.is_meta or own.is_meta or not torch.equal(given.to(own), own)
         ):
             self.random_start = False
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, *lists
+        )
 
     def extra_repr(self) -> str:
         return f'{self.in_channels}, {describe(self.settings)}'
-
-
-def _record_settings(
-    module: ChannelAttention, state_dict: dict[str, Tensor], prefix: str, local_metadata: Any
-) -> None:
-    """Hook of torch's and MMEngine's ``state_dict``: say what the weights mean in its metadata."""
-    local_metadata['attention'] = module.settings.to_dict()

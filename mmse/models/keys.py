@@ -1,14 +1,15 @@
 """The names of a ResNet's tensors, taken apart.
 
-======================================= ============ ================= ==========
+======================================= ================== ================= ================
 key                                     block        module            tensor
-======================================= ============ ================= ==========
+======================================= ================== ================= ================
 ``conv1.weight``                                     ``conv1``         ``weight``
 ``layer2.0.bn3.running_mean``           ``layer2.0`` ``bn3``           ``running_mean``
 ``layer2.0.downsample.0.weight``        ``layer2.0`` ``downsample.0``  ``weight``
 ``layer2.0.attention.fc1.bias``         ``layer2.0`` ``attention.fc1`` ``bias``
 ``layer2.0.attention.alpha``            ``layer2.0`` ``attention``     ``alpha``
-======================================= ============ ================= ==========
+``layer2.0.attention._extra_state``     ``layer2.0`` ``attention``     ``_extra_state``
+======================================= ================== ================= ================
 """
 
 import re
@@ -16,6 +17,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _KEY = re.compile(r'(?:(layer\d\.\d+)\.)?(?:(.+)\.)?([^.]+)')
+# torch's name for what a module saves beside its parameters and buffers: an attention its settings.
+RECORD = '_extra_state'
 _PLAIN_TENSORS = ('weight', 'bias', 'running_mean', 'running_var')
 
 
@@ -41,6 +44,11 @@ class Key(NamedTuple):
         if self.module.partition('.')[0] != 'attention':
             return None
         return f'{self.module}.{self.tensor}'.partition('.')[2]
+
+    @property
+    def is_record(self) -> bool:
+        """Whether it holds the settings of an attention, of whatever block."""
+        return self.tensor == RECORD
 
     @property
     def in_plain_resnet(self) -> bool:

@@ -27,7 +27,7 @@ from mmse.utils.errors import UserError
 T = TypeVar('T')
 
 _MARKS = {
-    'mmse': r'layer\d\.\d+\.attention\.',
+    'mmse': r'layer\d\.\d+\.attention\.(?!_extra_state)',
     'mmpretrain': r'layer\d\.\d+\.se_layer\.conv1\.conv\.|stem\.0\.conv\.',
     'timm': r'layer\d\.\d+\.se\.fc1\.|conv1\.0\.',
 }
@@ -78,13 +78,14 @@ def from_mmse(weights: Mapping[str, T], layout: str) -> dict[str, T]:
     """Rename a backbone's weights from our names to those of a layout.
 
     Args:
-        weights: Weights under our names; a key that the layout has no name for stays.
+        weights: Weights under our names; a key that the layout has no name for stays, and records
+            of an attention's settings are left out.
         layout: 'mmse', 'mmpretrain', 'timm' or 'plain'. For mmpretrain the strides are assumed to
             be (1, 2, 2, 2), its default.
     """
     if layout not in _ATTENTION:
         return dict(weights)
-    weights = {key: _as_convolution(key, value) for key, value in weights.items()}
+    weights = {k: _as_convolution(k, v) for k, v in weights.items() if not parse(k).is_record}
     return _rename(weights, _modules(layout, weights, (1,)), _ATTENTION[layout])
 
 

@@ -8,16 +8,15 @@ plain network. Weights of an attention that means something else are refused.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mmse.models.keys import parse
+from mmse.models.keys import RECORD, parse
 from mmse.models.layouts import to_mmse
-from mmse.models.meaning import CLASSIC, same_parameters
-from mmse.models.meaning import check_meaning as check_settings
+from mmse.models.load_report import LoadReport
+from mmse.models.meaning import CLASSIC, check_meaning, same_parameters, split_records
 from mmse.models.residual import ResidualBlock
 from mmse.models.shapes import check_tensor, keeps_its_stem
 from mmse.utils.errors import UserError
@@ -39,59 +38,16 @@ class Backbone(Protocol):
         """Name and module of each block that has attention."""
 
 
-@dataclass
-class LoadReport:
-    """What loading a checkpoint into a backbone did.
-
-    Args:
-        layout: Whose checkpoint it was; see ``mmse.models.layouts``.
-        loaded: Keys of the backbone that the checkpoint has.
-        new: Keys that it lacks: attention, deformable offsets, plugins.
-        unused: Keys of the checkpoint that the backbone lacks.
-        identity: Blocks whose attention starts at the identity.
-        left_out: Sentences about weights that were left out on purpose.
-    """
-
-    layout: str
-    loaded: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    identity: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-    def table(self) -> str:
-        """The counts, one line each."""
-        lines = [
-            f'weights of layout {self.layout}',
-            f'  {len(self.loaded):5d} tensors loaded',
-            f'  {len(self.new):5d} new',
-            f'  {len(self.unused):5d} not used',
-        ]
-        if self.identity:
-            lines.append(
-                f'  identity start: the attention of {len(self.identity)} blocks begins as exactly '
-                'no attention'
-            )
-        return '\n'.join(lines)
-
-    def names(self) -> str:
-        """Every key by what became of it."""
-        return '\n'.join(
-            f'{kind}: {", ".join(keys) or "none"}'
-            for kind, keys in (('loaded', self.loaded), ('new', self.new), ('unused', self.unused))
-        )
-
-
 def match(
-    backbone: Backbone, weights: Mapping[str, Tensor], recorded: Recorded | None
+    backbone: Backbone, weights: Mapping[str, Tensor], trained: Recorded | None = None
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Find out what a checkpoint's weights are to a backbone.
 
     Args:
         backbone: An SEResNet; it is only read.
         weights: Weights of a backbone, all or some, of any layout.
-        recorded: The settings of each block's attention that were saved with the weights, by the
-            block's name; None if they are not known.
+        trained: The settings of each block's attention in the training that wrote the weights, by
+            the block's name, for weights without a record; None if they are not known.
 
     Returns:
         The weights under our names, and what loading them will do.
@@ -101,19 +57,26 @@ def match(
             attention, or the identity start does not exist (gain 0); it names the first such key.
     """
     layout, given = _renamed(weights)
+    recorded = split_records(given)[1]
     own = backbone.state_dict()
     report = LoadReport(layout)
-    attended = {parse(key).block for key in given if parse(key).attention is not None}
+    attended = {parse(k).block for k in given if parse(k).attention not in (None, RECORD)}
     for name, block in backbone.attention_blocks():
-        meant = CLASSIC if layout in ('timm', 'mmpretrain') else (recorded or {}).get(name)
-        if name in attended and (problem := _other_meaning(name, block, given, meant)):
+        meant = recorded.get(name) or (trained or {}).get(name)
+        if layout in ('timm', 'mmpretrain'):
+            meant = CLASSIC
+        if name not in attended:
+            continue
+        if meant is None:
+            report.unrecorded.append(name)
+        if problem := _other_meaning(name, block, given, meant):
             if not backbone.restart_attention:
                 raise UserError(problem)
             report.left_out.append(problem)
             for key in [k for k in given if k.startswith(f'{name}.attention.')]:
                 del given[key]
             attended.discard(name)
-    for key in [key for key in given if key in own]:
+    for key in [key for key in given if key in own and not parse(key).is_record]:
         if note := keeps_its_stem(key, given[key], own[key]):
             report.left_out.append(note)
             del given[key]
@@ -129,9 +92,12 @@ def match(
                     'preserve_pretrained=False'
                 )
             report.identity.append(name)
-    report.loaded = [key for key in own if key in given]
-    report.new = [k for k in own if k not in given and not k.endswith('num_batches_tracked')]
-    report.unused = [key for key in given if key not in own]
+    tensors = [key for key in own if not parse(key).is_record]
+    report.loaded = [key for key in tensors if key in given]
+    report.new = [k for k in tensors if k not in given and not k.endswith('num_batches_tracked')]
+    report.unused = sorted(
+        (key for key in given if key not in own), key=lambda key: parse(key).is_record
+    )
     return given, report
 
 
@@ -203,8 +169,8 @@ def _other_meaning(
     prefix = f'{name}.attention.'
     try:
         if meant is not None:
-            check_settings(attention.settings, meant, f'{name}.attention')
-        there = {key[len(prefix) :] for key in given if key.startswith(prefix)}
+            check_meaning(attention.settings, meant, f'{name}.attention')
+        there = {key[len(prefix) :] for key in given if key.startswith(prefix)} - {RECORD}
         same_parameters(attention, there, prefix)
     except UserError as error:
         return str(error)

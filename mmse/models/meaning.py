@@ -1,10 +1,17 @@
-"""Whether weights of an attention mean what a backbone takes them for."""
+"""Whether weights of an attention mean what a backbone takes them for.
 
+The settings are saved with the weights, as one more tensor of each attention: tensors go wherever
+weights go, whoever renames, copies or prefixes them, and into every format of files.
+"""
+
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from mmse.models.keys import RECORD, parse
 from mmse.models.settings import PRESETS, AttentionSettings, describe
 from mmse.utils.errors import UserError
 
@@ -12,6 +19,38 @@ from mmse.utils.errors import UserError
 CLASSIC = AttentionSettings(**PRESETS['se']).to_dict()
 # The hidden width is told by the weights' shapes.
 _SHAPES = ('reduction', 'min_hidden')
+
+
+def record(settings: AttentionSettings) -> Tensor:
+    """The settings as a tensor: the bytes of a JSON object."""
+    # In int16, sums over the weights of several trainings do not overflow.
+    text = json.dumps(settings.to_dict())
+    return torch.tensor(list(text.encode()), dtype=torch.int16, device='cpu')
+
+
+def read_record(value: Tensor) -> dict[str, Any] | None:
+    """What ``record`` was given, as a dict; None if it cannot be read."""
+    if value.is_meta:
+        return None
+    try:
+        settings = json.loads(bytes(value.double().round().int().tolist()))
+    except (ValueError, TypeError):
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def split_records(
+    weights: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """The weights of a backbone without the records, and the recorded settings by block."""
+    kept, recorded = {}, {}
+    for key, value in weights.items():
+        parts = parse(key)
+        if parts.attention != RECORD:
+            kept[key] = value
+        elif (settings := read_record(value)) is not None:
+            recorded[parts.block] = settings
+    return kept, recorded
 
 
 def check_meaning(settings: AttentionSettings, recorded: Mapping[str, Any], where: str) -> None:
@@ -26,9 +65,17 @@ def check_meaning(settings: AttentionSettings, recorded: Mapping[str, Any], wher
         where: What errors call the attention.
 
     Raises:
-        UserError: They compute different functions; it names both.
+        UserError: They compute different functions, and it names both; or it is not known what
+            theirs compute.
     """
-    theirs = AttentionSettings(**recorded)
+    try:
+        theirs = AttentionSettings(**recorded)
+    except (TypeError, UserError):
+        unknown = ', '.join(f'{key}={recorded[key]!r}' for key in sorted(recorded))
+        raise UserError(
+            f'{where}: the weights are of an attention that this version does not know '
+            f'({unknown}): use the version of mmse that wrote them'
+        ) from None
     if _function(theirs, settings) != _function(settings, theirs):
         raise UserError(
             f'{where}: the weights are of another attention ({describe(theirs)}) than the '
@@ -48,7 +95,7 @@ def same_parameters(attention: nn.Module, given: Collection[str], prefix: str) -
     Raises:
         UserError: A parameter or buffer is missing, or there is one too many; it names the first.
     """
-    own = attention.state_dict()
+    own = [name for name in attention.state_dict() if name != RECORD]
     remedy = (
         ': they are of another attention; set attention to theirs, or restart_attention=True to '
         'start it at the identity'

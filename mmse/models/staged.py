@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import nn
 
 from mmse.models.loading import check_whole, match, start_at_identity
 from mmse.models.residual import ResidualBlock
@@ -33,7 +33,6 @@ class StagedBackbone(BaseModule):
         self.preserve_pretrained = preserve_pretrained
         self.restart_attention = restart_attention
         self._needs_whole = False
-        self._register_state_dict_hook(_record_settings)
 
     def attention_blocks(self) -> Iterator[tuple[str, ResidualBlock]]:
         """Name, such as ``layer2.0``, and module of every block that has attention of mmse."""
@@ -57,8 +56,7 @@ class StagedBackbone(BaseModule):
         # Both torch's and MMEngine's loaders come through here, before the children's weights.
         weights = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
         if weights:
-            recorded = local_metadata.get('attention')
-            given, report = match(self, weights, recorded)
+            given, report = match(self, weights)
             if self._needs_whole:
                 check_whole(self, given, report)
             start_at_identity(self, given, report)
@@ -84,14 +82,3 @@ class StagedBackbone(BaseModule):
             raise UserError(f'{", ".join(files)}: {error}') from error
         finally:
             self._needs_whole = False
-
-
-def _record_settings(
-    backbone: StagedBackbone, state_dict: dict[str, Tensor], prefix: str, local_metadata: Any
-) -> None:
-    """Hook of torch's and MMEngine's ``state_dict``: say what the attention's weights mean."""
-    local_metadata['attention'] = {
-        name: block.channel_attention.settings.to_dict()
-        for name, block in backbone.attention_blocks()
-        if block.channel_attention is not None
-    }

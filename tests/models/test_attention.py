@@ -250,7 +250,7 @@ def test_zero_fc2_with_alpha(alpha: float) -> None:
 def test_fusion_logits_far_apart(logits: tuple[float, float], squeeze: str) -> None:
     both = randomized(ChannelAttention(24))
     one = ChannelAttention(24, squeeze=squeeze).double()
-    one.load_state_dict({k: v for k, v in both.state_dict().items() if k != 'fusion_logits'})
+    one.load_state_dict({k: p for k, p in both.named_parameters() if k != 'fusion_logits'})
     both.fusion_logits.data.copy_(torch.tensor(logits))
     x = torch.randn(2, 24, 6, 5).double()
     torch.testing.assert_close(both(x), one(x), rtol=0, atol=1e-12)
@@ -314,7 +314,8 @@ FC = {'fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias'}
 )
 def test_parameters_exist_only_where_used(given: dict[str, Any], keys: set[str]) -> None:
     module = ChannelAttention(24, **given)
-    assert set(module.state_dict()) == keys == {name for name, _ in module.named_parameters()}
+    assert {name for name, _ in module.named_parameters()} == keys
+    assert set(module.state_dict()) == keys | {'_extra_state'}  # the settings
     module(torch.randn(2, 24, 4, 4)).square().sum().backward()
     assert all(p.grad is not None for p in module.parameters())
 

@@ -169,6 +169,7 @@ def test_state_dict_is_the_plain_one_plus_attention() -> None:
     plain = set(SEResNet(50, **SMALL).state_dict())
     keys = set(SEResNet(50, attention=MIXED, **SMALL).state_dict())
     fc = {f'attention.fc{i}.{kind}' for i in (1, 2) for kind in ('weight', 'bias')}
+    fc.add('attention._extra_state')  # the settings
     extra = {f'layer2.{i}.{key}' for i in range(4) for key in fc}
     learned = fc | {'attention.fusion_logits', 'attention.alpha'}
     extra |= {f'layer3.{i}.{key}' for i in range(6) for key in learned}
