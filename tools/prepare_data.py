@@ -1,4 +1,4 @@
-"""Turn a clone of a public data set into what the configs read."""
+"""Turn public data sets, or boxes in Pascal VOC's layout, into what the configs read."""
 
 import argparse
 import sys
@@ -6,16 +6,19 @@ import time
 
 from mmse.datasets.bccd import prepare_bccd
 from mmse.datasets.camvid import prepare_camvid
+from mmse.datasets.voc import prepare_voc
 from mmse.utils.errors import UserError
 
-_CONVERTERS = {'bccd': prepare_bccd, 'camvid': prepare_camvid}
+_CONVERTERS = {'bccd': prepare_bccd, 'camvid': prepare_camvid, 'voc': prepare_voc}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, 2 for a user's mistake."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('dataset', choices=_CONVERTERS)
-    parser.add_argument('--src', required=True, help='clone of the public repository; only read')
+    parser.add_argument(
+        '--src', required=True, help='clone of the public repository, or the folder; only read'
+    )
     parser.add_argument('--dst', help='folder to write (default: data/<dataset>)')
     args = parser.parse_args(arguments)
     dst = args.dst or f'data/{args.dataset}'

@@ -1,6 +1,7 @@
 """Class names of a folder of label maps."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mmse.utils.errors import UserError
 from mmse.utils.text import counted, name_some
 
 _SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg', '.webp')
+_OF_ONE_LABEL = re.compile(r'task-\d+-annotation-\d+-')
 
 
 def seg_classes(
@@ -65,6 +67,11 @@ def scan_labels(
     files = [Path(seg_dir, n) for n in names if n.endswith(endings) or n.lower().endswith(endings)]
     if not files:
         raise UserError(f'{seg_dir} has no label maps ({", ".join(endings)})')
+    if all(_OF_ONE_LABEL.match(file.name) for file in files):
+        raise UserError(
+            f'{seg_dir} has one mask for each label of an image ({files[0].name}), as Label Studio '
+            "exports its brush's: merge those of an image into one label map, named like the image"
+        )
     stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     identity = ['labels', os.path.abspath(seg_dir), stats]
     try:

@@ -82,6 +82,11 @@ def parse(file: Path) -> Content:
     Raises:
         UserError: The file cannot be read, is not JSON in UTF-8, or not in COCO's format.
     """
+    if file.is_dir():
+        raise UserError(
+            f'the annotation file {file} is a folder: give one COCO file, which labelme2coco makes '
+            "of LabelMe's files"
+        )
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -101,13 +106,22 @@ def parse(file: Path) -> Content:
             f'the annotation file {file} is not in UTF-8: save it as UTF-8 ({error})'
         ) from error
     except ValueError as error:
+        if raw.lstrip().startswith(b'<') or file.suffix == '.txt':
+            raise UserError(
+                f'the annotation file {file} is not JSON but {"XML" if raw[:1] == b"<" else "text"}'
+                ': export the data as COCO, or, if this is Pascal VOC, convert the data by: python '
+                'tools/prepare_data.py voc --src FOLDER --dst data/mine'
+            ) from error
         raise UserError(f'the annotation file {file} is not JSON: {error}') from error
     for part, keys in _KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if entries is None and part == 'annotations':
             continue
         if not isinstance(entries, list):
-            raise UserError(f'{file} is not in COCO format: it has no list {part!r}')
+            raise UserError(
+                f'{file} is not in COCO format: it has no list {part!r}; export the data as COCO, '
+                "or make one file of LabelMe's by labelme2coco"
+            )
         if strange := [entry for entry in entries if not isinstance(entry, dict)]:
             raise UserError(f'{file} is not in COCO format: {part!r} holds {strange[0]!r}')
         refuse(str(file), _wrong_values(part, entries, keys))

@@ -74,6 +74,17 @@ def label_colours(data_root: str | Path, seg_dir: str | Path) -> tuple[Colour, .
     return None
 
 
+def _label_map(file: Path) -> Listing:
+    lines = [line.split(':') for line in _lines(file) if not line.startswith('#')]
+    names = tuple(parts[0].strip() for parts in lines)
+    try:
+        return Listing(file, names, tuple(_colour(parts[1].split(',')) for parts in lines))
+    except (IndexError, ValueError) as error:
+        raise UserError(
+            f'{file}: write "name:red,green,blue::" per line, such as car:64,0,128::'
+        ) from error
+
+
 def _folders(root: Path, seg_dir: Path) -> Iterator[Path]:
     yield root
     if seg_dir.is_relative_to(root):
@@ -108,17 +119,6 @@ def _table(file: Path) -> Listing:
     if any(len(row) != 2 or row[0] != str(k) for k, row in enumerate(rows)):
         raise UserError(f'{file}: write a heading, then "label, name" per line, from label 0 on')
     return Listing(file, tuple(name for _, name in rows))
-
-
-def _label_map(file: Path) -> Listing:
-    lines = [line.split(':') for line in _lines(file) if not line.startswith('#')]
-    names = tuple(parts[0].strip() for parts in lines)
-    try:
-        return Listing(file, names, tuple(_colour(parts[1].split(',')) for parts in lines))
-    except (IndexError, ValueError) as error:
-        raise UserError(
-            f'{file}: write "name:red,green,blue::" per line, such as car:64,0,128::'
-        ) from error
 
 
 def _colour(values: Sequence[str]) -> Colour:

@@ -1,6 +1,7 @@
 """The images of a data set as the loader gives them: readable, of which depth and channels."""
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,9 +116,21 @@ def missing(reading: Reading) -> list[str]:
     for what, paths in files.items():
         if names := find_missing(paths):
             (sentence,) = counted(f'{what} are missing', names)
-            like = _file_like(Path(names[0]), reading.cfg.get('data_root'))
-            found.append(sentence + (f', but there is {like}' if like else ''))
+            found.append(sentence + _where_it_is(names[0], reading))
     return found
+
+
+def _where_it_is(name: str, reading: Reading) -> str:
+    """The end of a sentence about a missing file, if a file of the same name is there."""
+    folder = str((reading.dataset.data_prefix or {}).get('img', ''))
+    alone = re.split(r'[/\\]', name)[-1]
+    if folder and Path(folder, alone).is_file():
+        return (
+            f', but {alone} is in {folder}: take the folders out of file_name, such as by: '
+            rf"""sed -i 's#\("file_name": *"\)[^"]*[/\]#\1#g' {reading.dataset.ann_file}"""
+        )
+    like = _file_like(Path(alone), reading.cfg.get('data_root'))
+    return f', but there is {like}' if like else ''
 
 
 def _file_like(file: Path, root: str | None) -> str | None:

@@ -22,7 +22,8 @@ _FRACTIONS = 'label maps have labels that are no whole numbers: write whole numb
 _LOSSY = 'label maps are JPEG files, which blur labels: save them as PNG'
 COLOURS = (
     'label maps have several channels, but a label map has one, with the number of a class in each '
-    'pixel: turn its colours into numbers'
+    'pixel: turn its colours into numbers, or list the classes with their colours in labelmap.txt '
+    'of data_root, such as car:64,0,128::'
 )
 # Signed maps and those of 16 bits write these for 255, and the loader folds them to it.
 _IGNORED = (-1, 65535)
@@ -78,7 +79,11 @@ class Labels:
 
     def problems(self) -> list[str]:
         """The faults that stop a training or an evaluation."""
-        found = counted('label maps cannot be loaded', self.unreadable)
+        arrays = all('.npy: ' in name for name in self.unreadable)
+        advice = (
+            ': they are arrays, give PNG files, which LabelMe writes beside them' if arrays else ''
+        )
+        found = counted(f'label maps cannot be loaded{advice}', self.unreadable)
         for fault, names in self.faults.items():
             found += counted(fault, names)
         found += counted('label maps differ in size from their image', self.unlike)

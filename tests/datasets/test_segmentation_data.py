@@ -67,7 +67,8 @@ FAULTS: dict[str, tuple[Any, int, str]] = {
         np.stack([MAP] * 3, -1),
         3,
         '1 label maps have several channels, but a label map has one, with the number of a class '
-        'in each pixel: turn its colours into numbers ({ann}/1.png)',
+        'in each pixel: turn its colours into numbers, or list the classes with their colours in '
+        'labelmap.txt of data_root, such as car:64,0,128:: ({ann}/1.png)',
     ),
     'jpeg': (jpeg, 3, '1 label maps are JPEG files, which blur labels: save them as PNG ({ann}'),
     'another size': (
