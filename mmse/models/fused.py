@@ -55,7 +55,9 @@ def fused_tail(
 
     Raises:
         UserError: when the result is differentiated twice.
+        ValueError: as the norm's, for an input of other dimensions than the norm takes.
     """
+    norm._check_input_dim(y)  # type: ignore[no-untyped-call]
     if not torch.is_grad_enabled():
         known, s_avg, s_max = _squeeze(y, norm, attention.settings.squeeze, locate=False)
         q = attention.excite(s_avg, s_max).to(known.a.dtype)
@@ -225,16 +227,20 @@ def _normalise(
             mean, var, m = passes.moments(y)
             invstd = (var + norm.eps).rsqrt_()
     if norm.training and norm.track_running_stats:
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        momentum = norm.momentum
-        if momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)  # type: ignore[arg-type]
-        count = y.numel() / y.shape[1]
-        for running, new in (
-            (norm.running_mean, mean + shift),
-            (norm.running_var, var * (count / (count - 1))),
-        ):
-            running.lerp_(new.to(running.dtype), momentum)  # type: ignore[union-attr]
+        _track(norm, mean + shift, var, y.numel() / y.shape[1])
     if per_sample and m is None:
         m = y.mean((2, 3), dtype=mean.dtype) - mean
     return y, mean, invstd, m if per_sample else None
+
+
+def _track(norm: _BatchNorm, mean: Tensor, var: Tensor, count: float) -> None:
+    """Update the running statistics as BatchNorm2d does, those that there are."""
+    momentum = norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    new = (norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))
+    for running, value in new:
+        if running is not None:
+            running.lerp_(value.to(running.dtype), momentum or 0.0)

@@ -87,7 +87,9 @@ def affine(y: Tensor, scale: Tensor, offset: Tensor, in_place: bool = False) -> 
             out = (flat, y.new_empty(0), y.new_empty(0))
             torch.native_batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, out=out)
             return y
-        return torch.batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, True).view_as(y)
+        mapped = torch.batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, True)
+        # A view that an autograd function returns could not be changed in place.
+        return torch.ops.aten._unsafe_view(mapped, y.shape)  # type: ignore[no-any-return]
     return torch.addcmul(offset[..., None, None], y, scale[..., None, None])
 
 

@@ -1,9 +1,11 @@
 """Whether the tail of a block is fused: only where what is replaced is exactly what is imitated."""
 
+from collections.abc import Iterable
 from enum import Enum, auto
 
 import torch
 import torch.autograd.forward_ad as forward_ad
+from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -56,10 +58,14 @@ def why_not_imitated(attention: nn.Module, norm: nn.Module, relu: nn.Module) -> 
     return None if type(relu) is nn.ReLU else Plain.ACTIVATION
 
 
-def why_changed(
-    conv: nn.Module, norm: nn.Module, relu: nn.Module, attention: nn.Module
-) -> Plain | None:
-    """What a user has done to modules that the fused tail imitates; None for nothing."""
+def why_changed(conv: nn.Module, attention: nn.Module, *others: nn.Module) -> Plain | None:
+    """What a user has done to modules that the fused tail imitates; None for nothing.
+
+    Args:
+        conv: The last convolution of the branch, which is called.
+        attention: The attention.
+        *others: The rest of what the tail is made of.
+    """
     # Asked in every forward pass of every block, so it is written to take microseconds.
     for kind, name, original in _ORIGINALS:
         if getattr(kind, name) is not original:
@@ -69,7 +75,7 @@ def why_changed(
         return Plain.REPLACED_METHOD
     if has_global_hooks() or _has_hooks(conv):
         return Plain.HOOKS
-    for module in (norm, relu, attention, *attention._modules.values()):
+    for module in (attention, *others, *attention._modules.values()):
         if module is None:
             continue
         if 'forward' in module.__dict__:
@@ -77,6 +83,18 @@ def why_changed(
         if _has_hooks(module):
             return Plain.HOOKS
     return None
+
+
+def may_be_kept(modules: Iterable[nn.Module]) -> bool:
+    """Whether hooks or replaced methods of modules may keep what these return."""
+    return has_global_hooks() or any(_has_hooks(m) or 'forward' in m.__dict__ for m in modules)
+
+
+def is_idle(drop_path: nn.Module) -> bool:
+    """Whether stochastic depth hands its input on."""
+    if type(drop_path) is DropPath:
+        return not drop_path.training
+    return type(drop_path) is nn.Identity
 
 
 def why_transformed() -> Plain | None:

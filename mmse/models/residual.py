@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from mmse.models.attention import ChannelAttention
 from mmse.models.fused import fused_tail
-from mmse.models.path import Plain, why_changed, why_not_imitated, why_transformed
+from mmse.models.path import (
+    Plain,
+    is_idle,
+    may_be_kept,
+    why_changed,
+    why_not_imitated,
+    why_transformed,
+)
 from mmse.models.resolve import Entry, resolve_attention
 
 Settings = Mapping[str, Any]
@@ -110,9 +117,10 @@ class ResidualBlock(BaseModule):
             return reason
         if self.plugin_names.get('after_conv3'):
             return Plain.PLUGINS
-        if self.training and type(self.drop_path) is not nn.Identity:
+        if not is_idle(self.drop_path):
             return Plain.DROP_PATH
-        return why_changed(self.last_conv, norm, relu, attention) or why_transformed()
+        changed = why_changed(self.last_conv, attention, norm, relu, self.drop_path)
+        return changed or why_transformed()
 
     @property
     def path(self) -> str:
@@ -121,6 +129,7 @@ class ResidualBlock(BaseModule):
         if reason is None:
             return 'fused'
         norm = type(self.norm(self.last)).__name__
+        drop = type(self.drop_path)
         words = {
             Plain.NO_ATTENTION: 'no attention',
             Plain.FOREIGN_ATTENTION: f'{type(self.attention).__name__} as attention',
@@ -132,7 +141,9 @@ class ResidualBlock(BaseModule):
             Plain.PARAMETRISED: 'parametrised norm',
             Plain.REPLACED_METHOD: 'replaced methods',
             Plain.PLUGINS: 'plugins after the attention',
-            Plain.DROP_PATH: 'stochastic depth',
+            Plain.DROP_PATH: 'stochastic depth'
+            if drop is DropPath
+            else f'{drop.__name__} as drop_path',
             Plain.HOOKS: 'hooks',
             Plain.TRACED: 'traced',
             Plain.TRANSFORMED: 'torch.func or forward-mode derivatives',
@@ -150,9 +161,17 @@ class ResidualBlock(BaseModule):
         if self.attention is not None:
             out = self.attention(out)
         out = self.drop_path(self.last_plugins(out))
-        out += x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = out + shortcut if self._is_kept(norm) else out.add_(shortcut)
         out = self.relu(out)
         return out
+
+    def _is_kept(self, norm: nn.Module) -> bool:
+        """Whether somebody may hold the branch's output, which then must not be overwritten."""
+        if self.attention is None:
+            return may_be_kept((norm, self.drop_path))
+        known = type(self.attention) is ChannelAttention
+        return not known or may_be_kept((norm, self.attention, self.drop_path))
 
     @property
     def owns_output(self) -> bool:

@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.engine import CONFIGS, read_scalars, shapes_at
-from support.processes import start
-from torch import Tensor
+from support.two import batch_of, join, loss_of, run_on_two
 from torch.nn.parallel import DistributedDataParallel
 
 from mmse.checkpoints import read_checkpoint
@@ -48,20 +47,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'Bottleneck': {'attention': 'sepp_v2_residual', 'depth': 50, 'base_channels': 4},
     'recomputed': {'attention': 'sepp_v2_residual', 'with_cp': True},
 }
-
-
-def join(rank: int, store: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
-
-
-def loss_of(model: torch.nn.Module, images: Tensor) -> Tensor:
-    return sum(out.square().mean() for out in model(images))
-
-
-def batch_of(rank: int, step: int) -> Tensor:
-    generator = torch.Generator().manual_seed(100 * step + rank)
-    return torch.randn(2, 3, 64, 64, generator=generator, dtype=torch.float64)
 
 
 def train_variants(rank: int, store: str, result: str) -> None:
@@ -119,13 +104,6 @@ def compare_gradients(rank: int, store: str, result: str) -> None:
         worst = max(worst, float(error))
     if rank == 0:
         Path(result).write_text(str(worst))
-
-
-def run_on_two(function: Any, tmp_path: Path) -> str:
-    result = tmp_path / 'result'
-    waits = [start(function, rank, str(tmp_path / 'store'), str(result)) for rank in range(2)]
-    assert [wait() for wait in waits] == [0, 0]
-    return result.read_text()
 
 
 @pytest.mark.slow
