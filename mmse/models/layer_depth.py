@@ -1,7 +1,7 @@
 """Layers of a ResNet for layer-wise learning rate decay, as mmpretrain counts them.
 
 The stem is layer 0 and the first stage layer 1. The second and third stage have a layer for every
-few blocks, the fourth is one layer again, and the head comes last.
+few blocks, the fourth is one layer again, and the head comes last. Stages that are not built count.
 """
 
 import math
@@ -14,7 +14,7 @@ def layer_depth(name: str, prefix: str, stage_blocks: Sequence[int]) -> tuple[in
     Args:
         name: The parameter.
         prefix: How the names of the backbone's parameters begin.
-        stage_blocks: Number of blocks of each stage.
+        stage_blocks: Number of blocks of each of the four stages.
     """
     layers = _layers(stage_blocks)
     number = sum(layers) + 2
@@ -35,5 +35,4 @@ def _layers(stage_blocks: Sequence[int]) -> list[int]:
 def _blocks_per_layer(stage: int, stage_blocks: Sequence[int]) -> int:
     if stage in (0, 3):
         return stage_blocks[stage]
-    many = len(stage_blocks) > 1 and stage_blocks[1] > 4  # ResNet-152
-    return 4 if many else stage + 1
+    return 4 if stage_blocks[1] > 4 else stage + 1  # more than 4: ResNet-152

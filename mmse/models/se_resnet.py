@@ -221,7 +221,7 @@ class SEResNet(StagedBackbone):
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The layer of a parameter, and how many there are; see ``mmse.models.layer_depth``."""
-        return layer_depth(param_name, prefix, self.stage_blocks)
+        return layer_depth(param_name, prefix, self.arch_settings[self.depth][1])
 
     def _freeze_stages(self) -> None:
         frozen: list[nn.Module] = []
