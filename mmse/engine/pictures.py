@@ -22,6 +22,7 @@ from mmse.utils.files import replacing
 READABLE = 400
 SMALLEST_TEXT = 10  # points; mmdet writes the labels of small boxes in 6
 GAP = 8  # pixels
+BORDER = 2  # pixels between a text and the border of its picture
 
 
 def draw_pair(
@@ -78,13 +79,21 @@ def draw_sample(
 
 @contextmanager
 def _readable_text(visualizer: Visualizer) -> Iterator[None]:
-    """No text below ``SMALLEST_TEXT`` within the context."""
+    """No text below ``SMALLEST_TEXT`` or past the right or lower border within the context."""
     draw_texts = visualizer.draw_texts
 
     def draw(*args: Any, font_sizes: Any = None, **kwargs: Any) -> Any:
         if isinstance(font_sizes, int):
             font_sizes = max(font_sizes, SMALLEST_TEXT)
-        return draw_texts(*args, font_sizes=font_sizes, **kwargs)
+        before = len(visualizer.ax_save.texts)
+        result = draw_texts(*args, font_sizes=font_sizes, **kwargs)
+        for text in visualizer.ax_save.texts[before:]:
+            drawn = text.get_window_extent()  # in pixels, y from the lower border
+            x, y = map(float, text.get_position())
+            text.set_position(
+                (x - max(0, drawn.x1 + BORDER - visualizer.width), y - max(0, BORDER - drawn.y0))
+            )
+        return result
 
     visualizer.draw_texts = draw
     try:

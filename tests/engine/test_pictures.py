@@ -145,3 +145,16 @@ def test_labels_of_small_boxes_are_as_large_as_those_of_others(tmp_path: Path) -
     dark = (pair < 60).all(axis=2)  # the background of the label
     assert 12 <= dark.any(axis=1).sum() <= 20
     assert 'draw_texts' not in vars(visualizer)
+
+
+def test_labels_at_the_border_are_whole(tmp_path: Path) -> None:
+    visualizer = visualizer_of('det')
+    sizes = []
+    for box in ([100.0, 100, 140, 140], [440.0, 440, 450, 450]):
+        sample = DetDataSample(metainfo={'img_path': grey_photo(tmp_path, 450, 450)})
+        sample.gt_instances = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([0]))
+        dark = (draw_pair(visualizer, sample)[:, :450] < 60).all(axis=2)
+        sizes.append((dark.any(axis=0).sum(), dark.any(axis=1).sum()))
+    middle, corner = sizes
+    assert middle[0] > 30
+    assert np.abs(np.subtract(middle, corner)).max() <= 2  # at other fractions of a pixel
