@@ -110,7 +110,7 @@ def parse(file: Path) -> Content:
             raise UserError(
                 f'the annotation file {file} is not JSON but {"XML" if raw[:1] == b"<" else "text"}'
                 ': export the data as COCO, or, if this is Pascal VOC, convert the data by: python '
-                'tools/prepare_data.py voc --src FOLDER --dst data/mine'
+                'tools/prepare_data.py voc --src FOLDER --dst data/voc'
             ) from error
         raise UserError(f'the annotation file {file} is not JSON: {error}') from error
     for part, keys in _KEYS.items():

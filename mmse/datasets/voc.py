@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmse.datasets.conversion import convert, find_layout, read_image
+from mmse.datasets.conversion import convert, read_image
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some
 
@@ -51,7 +51,11 @@ def prepare_voc(src: str | Path, dst: str | Path) -> dict[str, dict[str, int]]:
     Raises:
         UserError: The source has another layout or files missing, or ``dst`` holds something else.
     """
-    root = find_layout(src, 'VOC', PARTS, 'data in the layout of Pascal VOC')
+    root = Path(src)
+    if lacking := [part for part in PARTS if not (root / part).is_dir()]:
+        raise UserError(
+            f'{root} has no {", ".join(lacking)}: give --src a folder in the layout of Pascal VOC'
+        )
     splits = _read_splits(root)
     files = [file for pairs in splits.values() for _, file in pairs]
     classes = sorted({box.name for file in files for box in read_boxes(file)})

@@ -40,6 +40,7 @@ from mmse.utils.files import write_json
 PLACEHOLDERS = {
     'CONFIG': 'configs/fcn_se_r50.py',
     'CLONE': 'clone',
+    'FOLDER': 'clone/BCCD',
     'IMAGE': 'image.png',
     'HOST': '127.0.0.1',
     'RANK': '0',

@@ -36,6 +36,8 @@ def img_folder(root: Path, img: str, ann_file: str) -> str:
     That is ``img`` where the first image lies there; otherwise the folder of ``ann_file`` or one
     above ``img``, because tools write ``images/photo.jpg`` as well as ``photo.jpg``.
     """
+    if not (root / ann_file).is_file():
+        return img  # what needs the file will name it
     images = read_coco(root / ann_file, without_objects=True)['images']
     if not images:
         return img
