@@ -32,11 +32,16 @@ def check_tensor(key: str, given: Tensor, own: Tensor) -> None:
             f'{key} is {tuple(given.shape)} in the weights and {tuple(own.shape)} in the backbone; '
             + _remedy(key, given, own)
         )
-    if given.is_floating_point() and not given.is_meta and not given.isfinite().all():
+    if given.is_floating_point() and not given.is_meta and not _is_finite(given):
         raise UserError(
             f'{key} has values that are not finite (NaN or infinite): '
             'the training that wrote it diverged; use an earlier checkpoint'
         )
+
+
+def _is_finite(weight: Tensor) -> bool:
+    # A sum is quick, and not finite where a value is not; it may overflow all the same.
+    return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
 
 
 def _remedy(key: str, given: Tensor, own: Tensor) -> str:

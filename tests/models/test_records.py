@@ -195,3 +195,17 @@ def test_what_is_read_is_what_was_written(preset: str) -> None:
     assert AttentionSettings(**read_record(written)) == settings
     assert read_record(written.bfloat16()) == read_record(written) == settings.to_dict()
     assert read_record(written.to('meta')) is None
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 6e4])
+def test_values_that_are_not_finite(value: float) -> None:
+    """Large ones are, though their sum in half precision is not."""
+    weights = {key: tensor.half() for key, tensor in bare(Host('se')).items()}
+    weights['layer1.0.conv1.weight'][0, :2] = value
+    net = Host('se').backbone.half()
+    if value == 6e4:
+        assert not weights['layer1.0.conv1.weight'].sum().isfinite()
+        net.load_state_dict(weights)
+        return
+    with pytest.raises(UserError, match=r'layer1\.0\.conv1\.weight has values that are not finite'):
+        net.load_state_dict(weights)

@@ -53,7 +53,9 @@ def fill(net: nn.Module) -> None:
         if param.dim() < 2:
             param.normal_(1.0 if name.endswith('weight') else 0.0, 0.1)
         else:
-            numbers = drawn.repeat(2 + param.numel() // len(drawn))[start:][: param.numel()]
+            needed = start + param.numel()
+            numbers = drawn if needed <= len(drawn) else drawn.repeat(1 + needed // len(drawn))
+            numbers = numbers[start:needed]
             param.copy_(numbers.view_as(param) * param[0].numel() ** -0.5)
             start = (start + 7919) % len(drawn)
     for name, buffer in net.named_buffers():
