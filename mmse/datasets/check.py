@@ -45,7 +45,10 @@ def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = (
     """
     if all(is_built_in(leaf.cfg) for leaf in leaves(cfg, split)):
         return []
-    return cached(cfg, split, metrics, lambda: _check_split(cfg, split, metrics))
+    reports = cached(cfg, split, metrics, lambda: _check_split(cfg, split, metrics))
+    for leaf in leaves(cfg, split):
+        coco_file.annotations.take(_ann_file(leaf))
+    return reports
 
 
 class _Use(NamedTuple):
@@ -78,7 +81,6 @@ def _check_split(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) 
         else:
             kind = type_name(leaf.cfg['type'])
             reports.append(Report(f'{kind} is no BaseDataset of MMEngine, so it was not read'))
-    coco_file.annotations.clear()
     return reports
 
 
@@ -87,7 +89,7 @@ def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
     where, notes = leaf.place, list[str]()
     content: Content | None = None
     if _reads_coco(dataset_class(leaf.cfg, leaf.place)):
-        where = str(Path(leaf.cfg.get('data_root') or '', leaf.cfg.get('ann_file') or ''))
+        where = _ann_file(leaf)
         content, notes = _check_coco(leaf, where, use)
     reading = read_dataset(leaf.cfg, leaf.place)
     notes += left_out(reading)
@@ -120,6 +122,10 @@ def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
         *(warning for f in (pictures, turned, *contents) for warning in f.warnings()),
     ]
     return Report(f'{where}: {summary}', [f'{where}: {warning}' for warning in warnings])
+
+
+def _ann_file(leaf: Leaf) -> str:
+    return str(Path(leaf.cfg.get('data_root') or '', leaf.cfg.get('ann_file') or ''))
 
 
 def _check_coco(leaf: Leaf, ann_file: str, use: _Use) -> tuple[Content, list[str]]:
