@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 COLOURS = ((0, 0, 0), (250, 50, 83), (51, 221, 255), (52, 209, 183), (255, 96, 55), (221, 255, 51))
+FROM_0 = {'first': 0, 'category': 0}
+VOC_MAPS = {'img': 'JPEGImages', 'seg_map': 'SegmentationClass'}
 
 
 class Labelled(NamedTuple):
@@ -118,8 +120,7 @@ def labelme_coco(root: Path, splits: Splits, classes: Sequence[str]) -> dict[str
         content = coco(
             pictures,
             classes,
-            first=0,
-            category=0,
+            **FROM_0,
             before=('_background_',),
             group=None,
             file_name='JPEGImages/{}.jpg',
@@ -134,15 +135,9 @@ def labelme_coco(root: Path, splits: Splits, classes: Sequence[str]) -> dict[str
 
 def label_studio_coco(root: Path, splits: Splits, classes: Sequence[str]) -> dict[str, Any]:
     """Label Studio's COCO: result.json beside images/, ids from 0, hashes before the names."""
+    form = {'file_name': 'images/1a2b3c4d-{}.jpg', 'more': {'ignore': 0}}
     for split, pictures in splits.items():
-        content = coco(
-            pictures,
-            classes,
-            first=0,
-            category=0,
-            file_name='images/1a2b3c4d-{}.jpg',
-            more={'ignore': 0},
-        )
+        content = coco(pictures, classes, **FROM_0, **form)
         for entry in content['categories']:
             del entry['supercategory']
         _coco_file(root / split / 'result.json', content)
@@ -157,8 +152,7 @@ def roboflow_coco(root: Path, splits: Splits, classes: Sequence[str]) -> dict[st
         content = coco(
             pictures,
             classes,
-            first=0,
-            category=0,
+            **FROM_0,
             before=('cells',),
             group='cells',
             file_name='{}_jpg.rf.0f1e2d3c.jpg',
@@ -183,12 +177,7 @@ def voc(root: Path, splits: Splits, classes: Sequence[str]) -> dict[str, Any]:
     save(root / 'JPEGImages', 'boxes_only.jpg', picture.image)
     save(root / 'JPEGImages', 'boxes_only_2.jpg', picture.image)
     return {
-        split: {
-            'img': 'JPEGImages',
-            'seg_map': 'SegmentationClass',
-            'ann_file': f'ImageSets/Segmentation/{split}.txt',
-        }
-        for split in splits
+        split: VOC_MAPS | {'ann_file': f'ImageSets/Segmentation/{split}.txt'} for split in splits
     }
 
 
@@ -222,12 +211,7 @@ def cvat_masks(root: Path, splits: Splits, classes: Sequence[str]) -> dict[str, 
             rgb = np.array(COLOURS, np.uint8)[picture.label_map()]
             save(root / 'SegmentationClass', f'{picture.name}.png', rgb[..., ::-1])
     return {
-        split: {
-            'img': 'JPEGImages',
-            'seg_map': 'SegmentationClass',
-            'ann_file': f'ImageSets/Segmentation/{split}.txt',
-        }
-        for split in splits
+        split: VOC_MAPS | {'ann_file': f'ImageSets/Segmentation/{split}.txt'} for split in splits
     }
 
 
