@@ -173,8 +173,8 @@ def voc(root: Path, splits: Splits, classes: Sequence[str]) -> dict[str, Any]:
             save_palette(root / 'SegmentationClass', f'{picture.name}.png', picture.label_map())
             (root / 'Annotations').mkdir(exist_ok=True)
             _voc_xml(picture, classes).write(root / f'Annotations/{picture.name}.xml')
-    # VOC has pictures without label maps, too.
-    save(root / 'JPEGImages', 'boxes_only.jpg', pictures[0].image)
+    for k in range(20):  # most of VOC's pictures have no label map
+        save(root / 'JPEGImages', f'boxes_only_{k}.jpg', pictures[0].image)
     return {
         split: VOC_MAPS | {'ann_file': f'ImageSets/Segmentation/{split}.txt'} for split in splits
     }
