@@ -102,7 +102,9 @@ def measure(gate: str) -> dict[str, Any]:
     images = model.data_preprocessor(images, False)['inputs']
     with torch.no_grad():
         wanted = backbone(images)
-    export_onnx(backbone, files['float'], tuple(images.shape[i] for i in (0, 2, 3)), fold=True)
+    count, _, height, width = images.shape
+    sizes = [(count, height, width), (1, height, width)]
+    export_onnx(backbone, files['float'], sizes, fold=True)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     batches = (
         model.data_preprocessor(batch, False)['inputs'].numpy()

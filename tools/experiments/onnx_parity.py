@@ -16,13 +16,13 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmse.engine.config import load_config
-from mmse.export.onnx import export_onnx, load_part, parity
+from mmse.export.onnx import export_onnx
+from mmse.export.parts import load_part
 from mmse.models import SEResNet
 from mmse.models.settings import PRESETS
 from mmse.utils.files import read_json, write_json
 
 RESULTS = Path('results/onnx_parity.json')
-TRACED = (1, 256, 256)
 SIZES = [(1, 224, 224), (2, 192, 320), (3, 161, 257)]
 MODELS_AS_A_WHOLE = ('fcn_se_r50', 'retinanet_se_r50')
 
@@ -60,10 +60,8 @@ def measure(case: str, fold: bool) -> dict[str, float]:
     """The relative difference at each size, which is named ``BATCHxHEIGHTxWIDTH``."""
     module = seeded_backbone(case) if case in PRESETS else seeded_model(case)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / 'net.onnx'
-        export_onnx(module, file, TRACED, fold)
-        worst = parity(module, file, SIZES)
-    return {'x'.join(map(str, size)): difference for size, difference in worst.items()}
+        differences = export_onnx(module, Path(folder) / 'net.onnx', SIZES, fold)
+    return {'x'.join(map(str, size)): differences[size] for size in SIZES}
 
 
 def main() -> None:
