@@ -19,8 +19,10 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='the ONNX file to write')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    boxes, found, distance = export_detector(cfg, args.checkpoint, args.image, args.out)
-    print(f'{found} of {boxes} boxes are found within {distance:.1g} pixels')
+    for agreement in export_detector(cfg, args.checkpoint, args.image, args.out):
+        height, width, boxes, found, distance = agreement
+        result = f'{found} of {boxes} boxes are found within {distance:.1g} pixels'
+        print(f'{height}x{width}: {result if boxes else "no box has a score above 0.3"}')
     print(args.out)
 
 

@@ -5,6 +5,7 @@ and the cropping of regions. It was written for torch 2.0; ``prepare_mmdeploy`` 
 versions, for the current process only. The file itself needs onnxruntime alone.
 """
 
+import copy
 import functools
 import math
 import shutil
@@ -37,30 +38,38 @@ class Agreement(NamedTuple):
     """How well an ONNX file agrees with its detector on one image.
 
     Args:
+        height: Height of the image as the detector gets it, pixels.
+        width: Its width, pixels.
         boxes: Number of boxes that the detector finds with a score above 0.3.
         found: How many of them the file finds to within a pixel.
         distance: Largest difference of a coordinate among those, pixels.
     """
 
+    height: int
+    width: int
     boxes: int
     found: int
     distance: float
 
 
-def export_detector(cfg: Config, checkpoint: str, image: str, out: Path) -> Agreement:
-    """Write a detector as ONNX with dynamic batch, height and width, and compare it.
+def export_detector(cfg: Config, checkpoint: str, image: str, out: Path) -> list[Agreement]:
+    """Write a detector as ONNX with dynamic batch, height and width, and compare it at two sizes.
 
     Args:
         cfg: The full config of an mmdet detector.
         checkpoint: The checkpoint file.
         image: The image file to trace with and to compare on.
-        out: The ONNX file, which appears whole or not at all. Its inputs are normalised images,
-            ``input`` (B, 3, H, W). Its outputs are ``dets`` (B, boxes, 5), which are x1, y1, x2,
-            y2 in pixels and the score, and ``labels`` (B, boxes).
+        out: The ONNX file, which appears only if it agrees with the detector. Its inputs are
+            normalised images, ``input`` (B, 3, H, W). Its outputs are ``dets`` (B, boxes, 5),
+            which are x1, y1, x2, y2 in pixels and the score, and ``labels`` (B, boxes).
+
+    Returns:
+        The agreement on the image, and on three quarters of its height and width.
 
     Raises:
-        UserError: The config is not a detector's, mmdeploy or the image is missing, or the
-            checkpoint does not belong to the model.
+        UserError: The config is not a detector's, mmdeploy or the image is missing, the
+            checkpoint does not belong to the model, or the file fails or misses more than half of
+            the boxes on one of the two images.
     """
     if cfg.get('default_scope') != 'mmdet':
         raise UserError(f'{cfg.filename} is no detector: tools/export_onnx.py exports the others')
@@ -80,7 +89,15 @@ def export_detector(cfg: Config, checkpoint: str, image: str, out: Path) -> Agre
         deploy = deploy_config(cfg.model.test_cfg)
         torch2onnx(image, folder, 'detector.onnx', deploy, cfg, checkpoint, 'cpu')
         shutil.copyfile(Path(folder, 'detector.onnx'), part)
-        return compare(model, part, image_batch(dataset, image))
+        batch = image_batch(dataset, image)
+        agreements = [compare(model, part, of) for of in (batch, upper_left(batch))]
+        for height, width, boxes, found, _ in agreements:
+            if found < boxes / 2:
+                raise UserError(
+                    f'no file was written: on an image of {height}x{width} it finds {found} of the '
+                    f"detector's {boxes} boxes"
+                )
+    return agreements
 
 
 class _Patched(dict[Any, Any]):
@@ -155,6 +172,15 @@ def deploy_config(test_cfg: Mapping[str, Any]) -> Config:
     )
 
 
+def upper_left(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch of one image, as the test pipeline gives it, cut to 3/4 of its height and width."""
+    [image], [sample] = batch['inputs'], batch['data_samples']
+    height, width = (math.ceil(0.75 * side) for side in image.shape[1:])
+    sample = copy.deepcopy(sample)
+    sample.set_metainfo({'img_shape': (height, width)})
+    return {'inputs': [image[:, :height, :width]], 'data_samples': [sample]}
+
+
 def compare(model: BaseModel, file: Path, batch: dict[str, Any]) -> Agreement:
     """Compare an ONNX file with its detector on a batch of one image.
 
@@ -162,18 +188,27 @@ def compare(model: BaseModel, file: Path, batch: dict[str, Any]) -> Agreement:
         model: The detector, in eval mode.
         file: The ONNX file.
         batch: The image, as the test pipeline gives it.
+
+    Raises:
+        UserError: onnxruntime refuses the file or the image.
     """
     import onnxruntime
 
+    height, width = batch['inputs'][0].shape[1:]
     data = model.data_preprocessor(batch, False)
     with torch.no_grad():
         [sample] = model.predict(data['inputs'], data['data_samples'], rescale=False)
-    session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
-    dets, labels = session.run(None, {'input': data['inputs'].numpy()})
+    try:
+        session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
+        dets, labels = session.run(None, {'input': data['inputs'].numpy()})
+    except Exception as error:  # onnxruntime has a class of errors for each of its status codes
+        raise UserError(
+            f'no file was written: it fails in onnxruntime on an image of {height}x{width}: {error}'
+        ) from error
     wanted = sample.pred_instances[sample.pred_instances.scores > CERTAIN]
     distances = []
     for box, label in zip(wanted.bboxes, wanted.labels, strict=True):
         of_class = torch.from_numpy(dets[0, labels[0] == int(label), :4])
         distances.append(float((of_class - box).abs().amax(1).min()) if len(of_class) else math.inf)
     found = [distance for distance in distances if distance < 1]
-    return Agreement(len(distances), len(found), max(found, default=0.0))
+    return Agreement(height, width, len(distances), len(found), max(found, default=0.0))

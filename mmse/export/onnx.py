@@ -10,8 +10,8 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import Tensor, nn
 
+from mmse.export.any_size import mmseg_resizes_to_any_size, with_pooling_for_any_size
 from mmse.export.parts import input_channels, name_of, tensors
-from mmse.export.pooling import with_pooling_for_any_size
 from mmse.utils.errors import UserError
 from mmse.utils.files import replacing
 
@@ -151,12 +151,13 @@ def _write(
     # torch takes a dynamic dimension of 1 for a fixed one.
     images = _images(module, (max(batch, 2) if 0 in dynamic else batch, height, width))
     try:
-        program = torch.export.export(
-            module,
-            (images,),
-            dynamic_shapes=(dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC),),
-            strict=False,
-        )
+        with mmseg_resizes_to_any_size():
+            program = torch.export.export(
+                module,
+                (images,),
+                dynamic_shapes=(dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC),),
+                strict=False,
+            )
         torch.onnx.export(
             with_pooling_for_any_size(program),
             f=path,

@@ -10,13 +10,19 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from mmse.export.any_size import average_cells
 from mmse.export.onnx import TOLERANCE, export_onnx, parity
-from mmse.export.pooling import average_cells
 from mmse.utils.errors import UserError
 
 HEADS = {
     'PSPHead': {'pool_scales': (1, 2, 3, 6)},
     'UPerHead': {'pool_scales': (1, 2, 3, 6), 'in_channels': [8, 16], 'in_index': [0, 1]},
+    'FPNHead': {
+        'in_channels': [8, 16],
+        'in_index': [0, 1],
+        'feature_strides': [2, 4],
+        'align_corners': True,
+    },
     'ISAHead': {'isa_channels': 8, 'down_factor': (8, 8)},
     'LightHamHead': {
         'in_channels': [8, 16],
@@ -75,8 +81,8 @@ def test_pooling_by_matrices_is_adaptive_pooling(size, cells):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('head', ['PSPHead', 'UPerHead', 'ISAHead'])
-def test_heads_that_pool_and_pad_take_any_size(head, tmp_path):
+@pytest.mark.parametrize('head', ['PSPHead', 'UPerHead', 'FPNHead', 'ISAHead'])
+def test_heads_that_pool_resize_and_pad_take_any_size(head, tmp_path):
     module, file = net(head), tmp_path / 'net.onnx'
     differences = export_onnx(module, file, [(1, 32, 32), (2, 48, 64)], False)
     # The third is compared without being asked for.
