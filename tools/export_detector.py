@@ -20,7 +20,7 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     for agreement in export_detector(cfg, args.checkpoint, args.image, args.out):
-        height, width, boxes, found, distance = agreement
+        height, width, boxes, found, distance, _ = agreement
         result = f'{found} of {boxes} boxes are found within {distance:.1g} pixels'
         print(f'{height}x{width}: {result if boxes else "no box has a score above 0.3"}')
     print(args.out)

@@ -10,7 +10,7 @@ import functools
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from mmse.utils.errors import UserError
 from mmse.utils.files import replacing
 
 CERTAIN = 0.3  # score of the boxes that are compared
+NEAR = 0.25  # of a box's longer side: how far its coordinates are from those of the same object
 DYNAMIC = {
     'input': {0: 'batch', 2: 'height', 3: 'width'},
     'dets': {0: 'batch', 1: 'num_dets'},
@@ -43,6 +44,8 @@ class Agreement(NamedTuple):
         boxes: Number of boxes that the detector finds with a score above 0.3.
         found: How many of them the file finds to within a pixel.
         distance: Largest difference of a coordinate among those, pixels.
+        missed: For how many of the boxes the file has none of their class within a quarter of
+            the longer side.
     """
 
     height: int
@@ -50,6 +53,7 @@ class Agreement(NamedTuple):
     boxes: int
     found: int
     distance: float
+    missed: int
 
 
 def export_detector(cfg: Config, checkpoint: str, image: str, out: Path) -> list[Agreement]:
@@ -64,7 +68,7 @@ def export_detector(cfg: Config, checkpoint: str, image: str, out: Path) -> list
             which are x1, y1, x2, y2 in pixels and the score, and ``labels`` (B, boxes).
 
     Returns:
-        The agreement on the image, and on three quarters of its height and width.
+        The agreement on the image, and on about three quarters of its height and width.
 
     Raises:
         UserError: The config is not a detector's, mmdeploy or the image is missing, the
@@ -90,14 +94,27 @@ def export_detector(cfg: Config, checkpoint: str, image: str, out: Path) -> list
         torch2onnx(image, folder, 'detector.onnx', deploy, cfg, checkpoint, 'cpu')
         shutil.copyfile(Path(folder, 'detector.onnx'), part)
         batch = image_batch(dataset, image)
-        agreements = [compare(model, part, of) for of in (batch, upper_left(batch))]
-        for height, width, boxes, found, _ in agreements:
-            if found < boxes / 2:
-                raise UserError(
-                    f'no file was written: on an image of {height}x{width} it finds {found} of the '
-                    f"detector's {boxes} boxes"
-                )
+        preprocessor: Any = model.data_preprocessor
+        smaller = upper_left(batch, preprocessor.pad_size_divisor)
+        agreements = [compare(model, part, of) for of in (batch, smaller)]
+        check(agreements)
     return agreements
+
+
+def check(agreements: Sequence[Agreement]) -> None:
+    """Refuse a file that misses more than half of the boxes of its detector.
+
+    Other boxes may be found beside those of the detector, whose proposals are suppressed otherwise.
+
+    Raises:
+        UserError: It does, on one of the images.
+    """
+    for height, width, boxes, _, _, missed in agreements:
+        if missed > boxes / 2:
+            raise UserError(
+                f'no file was written: on an image of {height}x{width} it misses {missed} of the '
+                f"detector's {boxes} boxes"
+            )
 
 
 class _Patched(dict[Any, Any]):
@@ -172,13 +189,20 @@ def deploy_config(test_cfg: Mapping[str, Any]) -> Config:
     )
 
 
-def upper_left(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch of one image, as the test pipeline gives it, cut to 3/4 of its height and width."""
+def upper_left(batch: dict[str, Any], divisor: int) -> dict[str, Any]:
+    """A batch of one image, as the test pipeline gives it, cut to about 3/4 of each side.
+
+    Args:
+        batch: The batch.
+        divisor: What height and width are multiples of, so that the part is not padded: the file
+            clips boxes to the padded image, the detector to the image.
+    """
     [image], [sample] = batch['inputs'], batch['data_samples']
-    height, width = (math.ceil(0.75 * side) for side in image.shape[1:])
+    height, width = (max(side * 3 // 4 // divisor, 1) * divisor for side in image.shape[1:])
+    part = image[:, :height, :width]
     sample = copy.deepcopy(sample)
-    sample.set_metainfo({'img_shape': (height, width)})
-    return {'inputs': [image[:, :height, :width]], 'data_samples': [sample]}
+    sample.set_metainfo({'img_shape': tuple(part.shape[1:])})
+    return {'inputs': [part], 'data_samples': [sample]}
 
 
 def compare(model: BaseModel, file: Path, batch: dict[str, Any]) -> Agreement:
@@ -206,9 +230,11 @@ def compare(model: BaseModel, file: Path, batch: dict[str, Any]) -> Agreement:
             f'no file was written: it fails in onnxruntime on an image of {height}x{width}: {error}'
         ) from error
     wanted = sample.pred_instances[sample.pred_instances.scores > CERTAIN]
-    distances = []
+    nearest, missed = [], 0
     for box, label in zip(wanted.bboxes, wanted.labels, strict=True):
         of_class = torch.from_numpy(dets[0, labels[0] == int(label), :4])
-        distances.append(float((of_class - box).abs().amax(1).min()) if len(of_class) else math.inf)
-    found = [distance for distance in distances if distance < 1]
-    return Agreement(height, width, len(distances), len(found), max(found, default=0.0))
+        distance = float((of_class - box).abs().amax(1).min()) if len(of_class) else math.inf
+        nearest.append(distance)
+        missed += distance > max(1.0, NEAR * float((box[2:] - box[:2]).max()))
+    found = [distance for distance in nearest if distance < 1]
+    return Agreement(height, width, len(nearest), len(found), max(found, default=0.0), missed)

@@ -20,6 +20,7 @@ from support.processes import run_script
 from torch import nn
 
 from mmse.engine.config import load_config
+from mmse.export.detector import Agreement, check
 from mmse.export.onnx import TOLERANCE, export_onnx, parity
 from mmse.export.parts import load_part
 from mmse.models import SEResNet
@@ -198,12 +199,20 @@ def test_a_whole_detector_by_mmdeploy(tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    line = re.search(r'(\d+) of (\d+) boxes are found within (\S+) pixels', run.stdout)
-    found, wanted, distance = map(float, line.groups())
+    lines = re.findall(r'(\w+): (\d+) of (\d+) boxes .* within (\S+) pixels', run.stdout)
+    assert [size for size, *_ in lines] == ['96x128', '64x96']
     # A box is found only if the network agrees; which of many alike is kept, only NMS knows.
-    assert wanted >= 5
-    assert found >= wanted / 2
-    assert distance < 1e-3
+    for found, wanted in (map(int, numbers) for _, *numbers, _ in lines):
+        assert wanted >= 5
+        assert found >= wanted / 2
+    assert float(lines[0][-1]) < 1e-3
     outputs = onnxruntime.InferenceSession(tmp_path / 'out.onnx').get_outputs()
     assert [output.name for output in outputs] == ['dets', 'labels']
     assert list(tmp_path.glob('*.part*')) == []
+
+
+def test_a_detector_that_misses_half_the_boxes_is_not_written():
+    half = Agreement(96, 128, boxes=4, found=0, distance=0.0, missed=2)
+    check([half, half._replace(boxes=0, missed=0)])
+    with pytest.raises(UserError, match="96x128 it misses 3 of the detector's 4 boxes"):
+        check([half, half._replace(missed=3)])
