@@ -93,8 +93,11 @@ def _class(part: nn.Module) -> str:
 
 
 def input_channels(module: nn.Module) -> int:
-    """Number of channels of the images that a network takes: those of its first convolution."""
+    """Number of channels of the images that a network takes, by its first convolution."""
+    pixels = 1
     for layer in module.modules():
+        if type(layer).__name__ == 'Focus':  # of YOLOX: 2x2 pixels become channels
+            pixels = 4
         if isinstance(layer, nn.Conv2d):
-            return layer.in_channels
+            return layer.in_channels // pixels
     return 3

@@ -6,12 +6,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from mmdet.models.backbones.csp_darknet import Focus
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mmse.export.any_size import average_cells
 from mmse.export.onnx import TOLERANCE, export_onnx, parity
+from mmse.export.parts import input_channels
+from mmse.models import SEResNet, SEResNetV1c
 from mmse.utils.errors import UserError
 
 HEADS = {
@@ -101,6 +104,14 @@ def test_a_dimension_in_which_sizes_agree_is_fixed(tmp_path):
     export_onnx(module, tmp_path / 'batch.onnx', [(1, 32, 48), (2, 32, 48)], True)
     assert shape(tmp_path / 'batch.onnx') == ['batch', 5, 32, 48]
     assert relative(tmp_path / 'batch.onnx', module, torch.randn(4, 5, 32, 48)) < TOLERANCE
+
+
+@pytest.mark.parametrize('channels', [1, 3, 5])
+def test_channels_of_backbones_that_do_not_begin_with_a_plain_convolution(channels):
+    assert input_channels(Focus(channels, 8)) == channels
+    assert input_channels(SEResNet(18, in_channels=channels, base_channels=8)) == channels
+    assert input_channels(SEResNetV1c(depth=18, in_channels=channels, base_channels=8)) == channels
+    assert input_channels(nn.PReLU()) == 3
 
 
 class Branching(nn.Module):

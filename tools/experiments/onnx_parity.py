@@ -1,6 +1,6 @@
 """How closely ONNX files in onnxruntime follow their models, for every preset and whole models.
 
-Measured are an SE-ResNet-50 with each preset, and the FCN and the RetinaNet of ``configs/``, with
+Measured are an SE-ResNet-50 with each preset, and four models of ``configs/`` as a whole, with
 seeded weights, and norm statistics from a batch of random images. Each is exported as it is and
 folded, and compared at sizes that it was not traced with: the largest difference over the largest
 value of the output. ``results/onnx_parity.json`` holds all numbers; the terminal shows the table of
@@ -24,7 +24,7 @@ from mmse.utils.files import read_json, write_json
 
 RESULTS = Path('results/onnx_parity.json')
 SIZES = [(1, 224, 224), (2, 192, 320), (3, 161, 257)]
-MODELS_AS_A_WHOLE = ('fcn_se_r50', 'retinanet_se_r50')
+MODELS_AS_A_WHOLE = ('fcn_se_r50', 'pspnet_se_r50', 'upernet_se_r50', 'retinanet_se_r50')
 
 
 def seeded_backbone(preset: str) -> nn.Module:
