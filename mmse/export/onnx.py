@@ -17,7 +17,7 @@ from mmse.utils.files import replacing
 
 TOLERANCE = 1e-4
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
-ADVICE = '; --sizes with one size makes a file for that size'
+ADVICE = '; a file for one size may be possible: give one to --sizes'
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 Size = tuple[int, int, int]  # batch, height, width
 Outputs = Mapping[Size, Sequence[Tensor]]
@@ -217,4 +217,7 @@ def _reason(error: Exception) -> str:
     """The line of an error that says most: the first of what caused it."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if 'data pointer' in line or 'data is not allocated' in line:
+        return 'it calls a compiled operator that torch does not know, such as one of mmcv'
+    return line
