@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up that is still missing. STACK=onedl uses the OneDL
-# forks in an environment of their own.
+# forks, STACK=torch21 the oldest versions that are supported, each in an environment of its own.
 STACK ?= openmmlab
-VENV := $(if $(filter onedl,$(STACK)),.venv-onedl,.venv)
+VENV := .venv$(if $(filter-out openmmlab,$(STACK)),-$(STACK))
 PYTHON := $(VENV)/bin/python
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 
@@ -16,6 +16,7 @@ help:
 	@echo 'make setup   only install what these need, into $(VENV); what is there is skipped'
 	@echo 'make clean   remove build products and caches; data, work_dirs and $(VENV) stay'
 	@echo 'STACK=onedl  with any of them: the OneDL forks instead of OpenMMLab, in .venv-onedl'
+	@echo 'STACK=torch21  torch 2.1, the oldest that is supported, in .venv-torch21'
 
 setup:
 	@bash tools/setup_env.sh '$(STACK)' '$(VENV)'
@@ -37,4 +38,4 @@ docs: setup
 clean:
 	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find mmse configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo 'data, work_dirs and the environments (.venv, .venv-onedl) are kept'
+	@echo 'data, work_dirs and the environments (.venv, .venv-onedl, .venv-torch21) are kept'

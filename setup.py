@@ -87,10 +87,12 @@ setup(
         'mmseg': requirements('openmmlab', 'mmsegmentation')
         + requirements('libraries', 'ftfy', 'regex'),
         'ray': [spec.partition('==')[0] for spec in requirements('ray')],
-        'onnx': [
-            spec.partition('==')[0]
-            for spec in requirements('dev', 'onnx', 'onnxruntime', 'onnxscript')
-        ],
+        'onnx': sorted(
+            {
+                spec.partition('==')[0]
+                for spec in requirements('dev', 'onnx', 'onnxruntime', 'onnxscript')
+            }
+        ),
         'dev': requirements('dev'),
     },
     classifiers=[

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the environment of `make demo` and `make test`, step by step; a step that is done and whose
 # requirements have not changed is skipped.
-# Usage: tools/setup_env.sh openmmlab|onedl VENV
+# Usage: tools/setup_env.sh openmmlab|onedl|torch21 VENV
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,6 +34,17 @@ step() {
     echo "[$number/$steps] done in $((seconds / 60)) min $((seconds % 60)) s"
 }
 
+# pins FILE...: their lines, where the file of the stack does not pin the package itself.
+pins() {
+    awk -F'==' 'NR == FNR { own[$1]; next } /^[a-z]/ && !($1 in own)' \
+        "requirements/$stack.txt" "${@/#/requirements/}"
+}
+
+# own NAMES: the stack's pins of packages that the other files pin as well; NAMES is a pattern.
+own() {
+    grep -E "^($1)==" "requirements/$stack.txt" || true
+}
+
 fingerprint_of() {
     sed '/^#/d' "$@" | cksum
 }
@@ -43,34 +54,34 @@ pip() {
 }
 
 has_right_version() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null
+    "$1" -c "import sys; sys.exit(not (3, 10) <= sys.version_info < $before)" 2>/dev/null
 }
 
 environment() {
     local candidate
     if [[ -x $python ]] && ! has_right_version "$python"; then
-        fail "$venv has $("$python" --version), but Python 3.10 to 3.12 is needed: remove $venv"
+        fail "$venv has $("$python" --version), but Python $allowed is needed: remove $venv"
     fi
-    for candidate in python3.11 python3.12 python3.10 python3; do
+    for candidate in $candidates python3; do
         if has_right_version "$candidate" &&
             "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
             "$candidate" -m venv "$venv"
             return
         fi
     done
-    fail 'Python 3.10, 3.11 or 3.12 with its venv module is needed, but none was found: install it'
+    fail "Python $allowed with its venv module is needed, but none was found: install it"
 }
 
 torch() {
-    pip install -r requirements/torch.txt -r requirements/build.txt
+    pip install -r <(pins torch.txt && own torch) -r requirements/build.txt
 }
 
 libraries() {
     # Every build of OpenCV unpacks into the same folder, so none may be there before ours.
     pip uninstall -qq -y opencv-python opencv-python-headless
-    pip install -r requirements/libraries.txt -r requirements/dev.txt -r requirements/docs.txt \
-        -r requirements/ray.txt
-    pip install --no-deps -r <(grep -vxF "$ops" "requirements/$stack.txt")
+    pip install -r <(pins {libraries,dev,docs,ray}.txt && own "$shared")
+    pip install --no-deps -r <(grep -vE "^(torch|torchvision|$shared)==" "requirements/$stack.txt" |
+        grep -vxF "$ops")
 }
 
 mmcv_ops() {
@@ -108,7 +119,7 @@ EOF
 peers() {
     # pip leaves what it finds in a target folder as it is.
     rm -rf "$venv/peers" "$venv/mmdeploy"
-    pip install --no-deps --target "$venv/peers" -r requirements/peers.txt
+    pip install --no-deps --target "$venv/peers" -r <(pins peers.txt && own torchvision)
     pip install --no-deps --target "$venv/mmdeploy" -r requirements/mmdeploy.txt
     "$python" - <<'EOF'
 from mmse.benchmark.peers import import_peers
@@ -125,20 +136,26 @@ mmse() {
     "$python" -c 'import cv2, mmcv.ops, mmdet.apis, mmseg.apis, mmse'
 }
 
-[[ $stack == openmmlab || $stack == onedl ]] ||
-    fail "STACK=$stack is unknown: use STACK=openmmlab (the default) or STACK=onedl"
+[[ $stack == openmmlab || $stack == onedl || $stack == torch21 ]] ||
+    fail "STACK=$stack is unknown: use STACK=openmmlab (the default), STACK=onedl or STACK=torch21"
+if [[ $stack == torch21 ]]; then
+    candidates='python3.10 python3.11' before='(3, 12)' allowed='3.10 or 3.11'
+else
+    candidates='python3.11 python3.12 python3.10' before='(3, 13)' allowed='3.10 to 3.12'
+fi
+shared='numpy|opencv-python-headless'
 ops=$(grep -E '^(onedl-)?mmcv==' "requirements/$stack.txt")
 jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
 
 step 1 environment "making $venv: seconds" "$stack"
 step 2 torch 'installing torch: a few minutes' \
-    "$(fingerprint_of requirements/torch.txt requirements/build.txt)"
+    "$(fingerprint_of requirements/{torch,build}.txt) $(own torch)"
 step 3 libraries 'installing the pinned packages: about a minute' \
     "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt docs.txt ray.txt)"
 step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
-    "$ops $(fingerprint_of requirements/torch.txt)"
+    "$ops $(fingerprint_of requirements/torch.txt) $(own torch)"
 step 5 peers 'installing timm, mmpretrain, mmpose and mmdeploy for the tests: about a minute' \
-    "$(fingerprint_of requirements/{peers,mmdeploy,torch}.txt)"
+    "$(fingerprint_of requirements/{peers,mmdeploy,torch}.txt) $(own torchvision)"
 step 6 mmse 'installing mmse: seconds' \
     "$PWD $(fingerprint_of setup.py pyproject.toml mmse/version.py requirements/*.txt)"
 echo "set-up: $venv is complete"

@@ -43,9 +43,10 @@ def run(settings: Settings) -> Result:
         UserError: The settings cannot be measured on this machine.
     """
     settings.check()
-    # Beyond the limit a network would run uncompiled and be measured as a compiled one.
-    torch._dynamo.config.recompile_limit = 64
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    if settings.compile:
+        # Beyond the limit a network would run uncompiled and be measured as a compiled one.
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     quiet()
     result = Result(settings, environment())
     nets, base, batch, result.left_out = _networks(settings)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mmse.benchmark.measure import Ratio
+from mmse.utils.dependencies import require_torch
 from mmse.utils.errors import UserError
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -67,6 +68,8 @@ class Settings:
             raise UserError('--device cuda: torch sees no GPU on this machine')
         if self.device == 'cpu' and self.dtype == 'float16':
             raise UserError('--dtype float16: the CPU has no float16 training; use bfloat16')
+        if self.compile:
+            require_torch('2.6', '--compile')
         if self.batch < 1 or self.rounds < 2:
             raise UserError('--batch must be at least 1 and --rounds at least 2')
 

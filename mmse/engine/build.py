@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, RUNNERS
+from mmengine.registry import MODELS, OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner, set_random_seed
 from mmengine.runner.checkpoint import load_checkpoint
 from torch import Tensor, nn
@@ -89,6 +90,7 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
     # Under a fixed name MMEngine gives a second run of the process the visualizer, and with it the
     # log folder, of the first; without one it takes the name of the run.
     (cfg.get('visualizer') or {}).pop('name', None)
+    _drop_fused(cfg)
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         # MMEngine's own start-up selects a CUDA device, and its default wrapper names one; both
         # step aside for a process group that exists and a wrapper that the config names.
@@ -116,3 +118,16 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
         # The Runner has seeded again; the initial weights are drawn after the model's construction.
         torch.set_rng_state(model.random_state)
     return runner
+
+
+def _drop_fused(cfg: Config) -> None:
+    """Take the same optimizer in its usual form where torch's fused one refuses the device."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if not optimizer.get('fused') or isinstance(optimizer['type'], type):
+        return
+    parameter = nn.Parameter(torch.zeros(1, device=get_device()))
+    try:
+        OPTIMIZERS.get(optimizer['type'])([parameter], lr=0.1, fused=True)
+    except RuntimeError as error:
+        print_log(f'optim_wrapper.optimizer.fused is left out: {error}', 'current')
+        optimizer.pop('fused')

@@ -15,6 +15,7 @@ from mmse.engine.config.heads import check_class_weights
 from mmse.engine.config.kinds import bare_name, class_of, leaves, parameters, scope_of
 from mmse.engine.config.override import walk
 from mmse.engine.evaluator_checks import check_evaluators
+from mmse.utils.dependencies import require_torch
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some
 
@@ -41,6 +42,8 @@ def check_config(cfg: Config, splits: Sequence[str]) -> None:
         UserError: A setting that its data set does not take; epochs that never end; weights of
             classes, ignored labels or evaluators that do not fit; a missing visualizer backend.
     """
+    if cfg.get('compile'):
+        require_torch('2.6', 'compile in the config')
     for split in splits:
         if cfg.get(f'{split}_dataloader') is not None:
             place = f'{split}_dataloader.dataset'

@@ -36,9 +36,8 @@ class Dependency:
 
 
 DEPENDENCIES = {
-    # torch 2.6 is the first whose safe loading has the allow-list that resuming needs.
-    'torch': Dependency('>=2.6,<3', 'torch'),
-    'mmengine': Dependency('>=0.10.4,<1', 'mmengine', 'onedl-mmengine'),
+    'torch': Dependency('>=2.1,<3', 'torch'),
+    'mmengine': Dependency('>=0.10.3,<1', 'mmengine', 'onedl-mmengine'),
     # mmdet and mmseg refuse mmcv 2.2, which is why the command stops below it.
     'mmcv': Dependency('>=2.0.0,<3', 'mmcv', 'onedl-mmcv', "'mmcv>=2.0.0,<2.2'"),
     'mmdet': Dependency('>=3.2,<4', 'mmdet', 'onedl-mmdetection', "'mmse[mmdet]'"),
@@ -83,6 +82,21 @@ def require(module: str, purpose: str) -> ModuleType:
         return import_module(module)
     except (AssertionError, ImportError) as error:
         raise UserError(_import_problem(module, purpose, error)) from error
+
+
+def require_torch(version: str, purpose: str) -> None:
+    """Refuse what the installed torch is too old for.
+
+    Args:
+        version: The first version that fits, such as ``'2.6'``.
+        purpose: What needs it, for the message.
+
+    Raises:
+        UserError: torch is older.
+    """
+    found = _version('torch')
+    if found is None or not SpecifierSet(f'>={version}').contains(found, prereleases=True):
+        raise UserError(f'{purpose} needs torch>={version}, but {_found("torch")} is installed')
 
 
 def _problem(package: str, purpose: str) -> str | None:

@@ -139,9 +139,9 @@ def test_torchrun(tiny_configs: dict[str, Path], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     work_dir = tmp_path / 'work'
     assert done.stdout.count('Training is done.') == 1
-    # Rank 0 either generated the data or waited for the other process, which logs errors alone.
-    said = ('Generated the built-in shapes data set', 'Waiting for the process that holds')
-    assert sum(map(done.stdout.count, said)) == 1
+    # Where the other process made the data, nothing is said: it logs errors alone.
+    assert done.stdout.count('Generated the built-in shapes data set') <= 1
+    assert (tmp_path / 'data/dataset.json').is_file()
     assert sorted(p.name for p in work_dir.glob('*.pth')) == ['iter_3.pth', 'iter_4.pth']
     assert len(list(work_dir.glob('*/vis_data'))) == 1
     lines = read_scalars(work_dir)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.utils.parametrizations as parametrizations
+from support.mutations import assert_equal, measure, pair
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.modules.module import register_module_forward_hook
@@ -19,19 +20,6 @@ from mmse.models import ChannelAttention, SEResNet
 from mmse.models.residual import ResidualBlock
 
 pytestmark = pytest.mark.usefixtures('single_thread')
-
-SMALL = {'depth': 18, 'base_channels': 8, 'norm_eval': False, 'attention': 'sepp_v2_residual'}
-
-
-def pair(**changes: Any) -> tuple[SEResNet, SEResNet]:
-    """The same network, fused and composed, in double precision, with weights that are no start."""
-    fused = SEResNet(**{**SMALL, **changes}).double()
-    for parameter in fused.parameters():
-        if parameter.ndim == 1:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    composed = SEResNet(**{**SMALL, **changes}, fused=False).double()
-    composed.load_state_dict(fused.state_dict())
-    return fused.train(), composed.train()
 
 
 def of_kind(net: nn.Module, kind: type[nn.Module]) -> list[tuple[nn.Module, str]]:
@@ -197,26 +185,6 @@ MUTATIONS: dict[str, Callable[[SEResNet], None]] = {
     'a stage cut': cut_last_stage,
     'nothing': lambda net: None,
 }
-
-
-def measure(net: SEResNet, x: Tensor) -> dict[str, Tensor | None]:
-    """Outputs, gradients and statistics of one step."""
-    x = x.clone().requires_grad_()
-    outs = net(x)
-    sum((k + 1) * out.square().mean() for k, out in enumerate(outs)).backward()
-    found: dict[str, Tensor | None] = {f'out{k}': out for k, out in enumerate(outs)}
-    found |= {'x': x.grad} | {name: p.grad for name, p in net.named_parameters()}
-    return found | dict(net.named_buffers())
-
-
-def assert_equal(got: dict[str, Tensor | None], want: dict[str, Tensor | None]) -> None:
-    assert list(got) == list(want)
-    for name, value in want.items():
-        if value is None:
-            assert got[name] is None, name
-        else:
-            assert got[name] is not None, f'{name} has lost its gradient'
-            torch.testing.assert_close(got[name], value, rtol=1e-8, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize('name', MUTATIONS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_path import assert_equal, measure, pair
+from support.mutations import assert_equal, measure, pair
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention, SEResNet

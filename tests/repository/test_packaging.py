@@ -223,7 +223,7 @@ def test_extras_are_the_files(extras):
 def test_every_pin_is_exact_and_given_once():
     seen = set()
     for path in (ROOT / 'requirements').glob('*.txt'):
-        if path.stem == 'runtime':
+        if path.stem in ('runtime', 'torch21'):  # the second has pins of its own for all
             continue
         for pin in pins(path.stem):
             assert str(pin.specifier).startswith('=='), pin
@@ -244,7 +244,10 @@ def test_every_pin_is_exact_and_given_once():
         ('help', 'make demo'),
     ],
 )
-@pytest.mark.parametrize(('stack', 'venv'), [('openmmlab', '.venv'), ('onedl', '.venv-onedl')])
+@pytest.mark.parametrize(
+    ('stack', 'venv'),
+    [('openmmlab', '.venv'), ('onedl', '.venv-onedl'), ('torch21', '.venv-torch21')],
+)
 def test_make_targets(target, command, stack, venv):
     plan = subprocess.run(
         ['make', '-n', target, f'STACK={stack}'], cwd=ROOT, capture_output=True, text=True
@@ -274,6 +277,10 @@ def test_ci_brings_a_browser_and_calls_make_only():
 # Stands for every Python of the set-up: notes how it was called, and can be told to fail.
 FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
+for ((k = 1; k < $#; k++)); do
+    next=$((k + 1))
+    if [[ ${!k} == -r ]]; then cat "${!next}" >>"$CALLS"; fi
+done
 if [[ $* == *"${FAIL_ON:-nothing fails}"* ]]; then exit 1; fi
 if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
 """
@@ -322,6 +329,18 @@ def test_setup_runs_every_step_and_then_none(setup):
     assert done.stdout == 'set-up: .venv is complete\n'
 
 
+def test_setup_of_the_oldest_stack(setup):
+    """Its own pins win, each package is asked for once, and Python 3.10 is preferred."""
+    done, _, calls = setup('torch21')
+    assert done.returncode == 0, done.stderr
+    for name in ('torch', 'torchvision', 'numpy', 'mmengine', 'opencv-python-headless'):
+        [asked] = {line for line in calls.splitlines() if line.startswith(f'{name}==')}
+        assert Requirement(asked) in pins('torch21')
+    assert 'scipy==' in calls
+    _, _, usual = setup('openmmlab')
+    assert 'torch==2.1.2' not in usual
+
+
 def test_setup_redoes_what_a_changed_file_touches(setup, tmp_path):
     setup()
     dev = tmp_path / 'requirements' / 'dev.txt'
@@ -356,7 +375,7 @@ def test_setup_of_the_forks_installs_no_upstream_package(setup):
     ('stack', 'fail_on', 'sentence'),
     [
         ('mmlab', 'nothing fails', 'STACK=mmlab is unknown: use STACK=openmmlab'),
-        ('openmmlab', 'import sys', 'Python 3.10, 3.11 or 3.12 with its venv module is needed'),
+        ('openmmlab', 'import sys', 'Python 3.10 to 3.12 with its venv module is needed'),
     ],
 )
 def test_setup_that_cannot_start_says_why(setup, stack, fail_on, sentence):

@@ -116,7 +116,7 @@ RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
         'needs the network',
     ),
     r'source activate': (
-        lambda _: ',.venv-onedl,.venv)' in (ROOT / 'Makefile').read_text(),
+        lambda _: 'VENV := .venv$(' in (ROOT / 'Makefile').read_text(),
         'made the environment of this test',
     ),
     r'bash tools/setup_env\.sh ': (

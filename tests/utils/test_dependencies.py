@@ -70,27 +70,27 @@ def test_both_stacks_fit(pretend, stack):
     [
         (
             'torch',
-            {**OPENMMLAB, 'torch': '2.5.1+cu124'},
-            'torch>=2.6,<3 is needed for mmse, but torch 2.5.1+cu124 is installed: '
-            "run pip install 'torch>=2.6,<3'",
+            {**OPENMMLAB, 'torch': '2.0.1+cu118'},
+            'torch>=2.1,<3 is needed for mmse, but torch 2.0.1+cu118 is installed: '
+            "run pip install 'torch>=2.1,<3'",
         ),
         (
             'mmengine',
-            {**OPENMMLAB, 'mmengine': '0.10.3'},
-            'mmengine>=0.10.4,<1 is needed for mmse, but mmengine 0.10.3 is installed: '
-            "run pip install 'mmengine>=0.10.4,<1'",
+            {**OPENMMLAB, 'mmengine': '0.10.2'},
+            'mmengine>=0.10.3,<1 is needed for mmse, but mmengine 0.10.2 is installed: '
+            "run pip install 'mmengine>=0.10.3,<1'",
         ),
         (
             'mmengine',
             {**OPENMMLAB, 'mmengine': '1.0.0'},
-            'mmengine>=0.10.4,<1 is needed for mmse, but mmengine 1.0.0 is installed: '
-            "run pip install 'mmengine>=0.10.4,<1'",
+            'mmengine>=0.10.3,<1 is needed for mmse, but mmengine 1.0.0 is installed: '
+            "run pip install 'mmengine>=0.10.3,<1'",
         ),
         (
             'mmengine',
             {**ONEDL, 'onedl-mmengine': '0.9'},
-            'onedl-mmengine>=0.10.4,<1 is needed for mmse, but onedl-mmengine 0.9 is installed: '
-            "run pip install 'onedl-mmengine>=0.10.4,<1'",
+            'onedl-mmengine>=0.10.3,<1 is needed for mmse, but onedl-mmengine 0.9 is installed: '
+            "run pip install 'onedl-mmengine>=0.10.3,<1'",
         ),
         (
             'mmcv',
@@ -181,7 +181,7 @@ WRONG_OPS = ImportError('/lib/mmcv/_ext.cpython-311.so: undefined symbol: _ZN3c1
             OPENMMLAB,
             AssertionError('MMEngine==0.10.7 is used but incompatible.'),
             'mmseg is needed for X, but mmsegmentation 1.2.2 refuses mmengine 0.10.7: '
-            "run pip install 'mmengine>=0.10.4,<1'",
+            "run pip install 'mmengine>=0.10.3,<1'",
         ),
         (
             'mmseg.models',
@@ -232,8 +232,8 @@ def test_import_with_a_package_too_old(tmp_path):
     done = run_python('import mmse', tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f'ImportError: {name}>=0.10.4,<1 is needed for mmse, but {name} 0.7.0 is installed: '
-        f"run pip install '{name}>=0.10.4,<1'"
+        f'ImportError: {name}>=0.10.3,<1 is needed for mmse, but {name} 0.7.0 is installed: '
+        f"run pip install '{name}>=0.10.3,<1'"
     )
 
 
