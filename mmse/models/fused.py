@@ -126,10 +126,12 @@ class _Tail(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Tensor:
         known, s_avg, s_max = _squeeze(y, norm, attention.settings.squeeze, locate=True)
-        q = attention.excite(s_avg, s_max).to(known.a.dtype)
+        ctx.autocast = autocast_state(y.device.type)
+        # Old versions of torch would keep the weights as cast here, without their graph.
+        with torch.autocast(**ctx.autocast, cache_enabled=False):
+            q = attention.excite(s_avg, s_max).to(known.a.dtype)
         out = _recalibrate(known, bias, q, shortcut)
         ctx.attention, ctx.names = attention, names
-        ctx.autocast = autocast_state(y.device.type)
         ctx.batch_statistics = _uses_batch(norm)
         ctx.shortcut_dtype = shortcut.dtype
         ctx.save_for_backward(out, bias, q, s_avg, s_max, *known, *tensors)
