@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmse.export.any_size import mmseg_resizes_to_any_size, with_pooling_for_any_size
 from mmse.export.parts import input_channels, name_of, tensors
+from mmse.utils.dependencies import require_torch
 from mmse.utils.errors import UserError
 from mmse.utils.files import replacing
 
@@ -45,6 +46,7 @@ def export_onnx(
         UserError: A package that the export needs is missing, the module does not take one of the
             sizes, it cannot be written, or the file does not agree with it.
     """
+    require_torch('2.6', 'exporting to ONNX')
     for package in PACKAGES:
         if find_spec(package) is None:
             raise UserError(f"exporting needs {package}: pip install 'mmse[onnx]'")

@@ -15,7 +15,6 @@ from support.precision import LAST, beyond, maps, network_bars, worst
 from support.processes import start
 from support.tails import FULL
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.nn.parallel import DistributedDataParallel
 
 from mmse.models import SEBottleneck, SEResNet
@@ -185,7 +184,7 @@ def test_onnx(tmp_path: Path) -> None:
         (torch.randn(1, 3, 64, 64),),
         file,
         input_names=['x'],
-        dynamic_shapes=({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},),
+        dynamic_shapes=(dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),),
         verbose=False,
     )
     session = onnxruntime.InferenceSession(file)

@@ -65,6 +65,17 @@ def test_both_stacks_fit(pretend, stack):
     dependencies.check(dependencies.DEPENDENCIES)
 
 
+def test_what_needs_a_newer_torch(pretend):
+    pretend(**{**OPENMMLAB, 'torch': '2.1.2+cu121'})
+    with pytest.raises(UserError) as caught:
+        dependencies.require_torch('2.6', 'exporting to ONNX')
+    assert str(caught.value) == (
+        'exporting to ONNX needs torch>=2.6, but torch 2.1.2+cu121 is installed'
+    )
+    pretend(**OPENMMLAB)
+    dependencies.require_torch('2.6', 'exporting to ONNX')
+
+
 @pytest.mark.parametrize(
     ('package', 'stack', 'sentence'),
     [
