@@ -23,9 +23,9 @@ _SHAPES = ('reduction', 'min_hidden')
 
 def record(settings: AttentionSettings) -> Tensor:
     """The settings as a tensor: the bytes of a JSON object."""
-    # In int16, sums over the weights of several trainings do not overflow.
+    # int32, which process groups can send and sums over several trainings do not overflow.
     text = json.dumps(settings.to_dict())
-    return torch.tensor(list(text.encode()), dtype=torch.int16, device='cpu')
+    return torch.tensor(list(text.encode()), dtype=torch.int32, device='cpu')
 
 
 def read_record(value: Tensor) -> dict[str, Any] | None:

@@ -81,7 +81,8 @@ def test_a_training_from_a_checkpoint(tmp_path: Path, counts: Counter[str]) -> N
         'train.json parsed': 1,
         'val.json parsed': 1,
     }
-    assert not safe_load.checked._contents and not coco_file.annotations._contents
+    kept = [path for path, *_ in coco_file.annotations._contents if str(tmp_path) in str(path)]
+    assert not safe_load.checked._contents and not kept
 
 
 def test_a_test_of_a_checkpoint(

@@ -66,7 +66,7 @@ def test_one_override_in_their_own_tools(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'identity start: the attention of 8 blocks' in done.stdout
-    assert len(attention_keys(tmp_path / f'work_dirs/{kind}')) == 8 * 5
+    assert len(attention_keys(tmp_path / f'work_dirs/{kind}')) == 8 * 6
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_attention_option(plain_configs: dict[str, Path], tmp_path: Path) -> Non
     assert 'identity start: the attention of 8 blocks' in done.stdout
     assert ' - DEBUG - loaded: conv1.weight, ' in done.stdout
     assert '\nnew: layer1.0.attention.' in done.stdout
-    assert len(attention_keys(tmp_path / 'work_dirs/seg')) == 8 * 5
+    assert len(attention_keys(tmp_path / 'work_dirs/seg')) == 8 * 6
     (written,) = (tmp_path / 'work_dirs/seg').glob('*.py')
     assert Config.fromfile(written).model.backbone.train_frozen_attention is True
 
