@@ -22,11 +22,11 @@ from mmse.utils.errors import UserError
 
 HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 
-# Where the public data sets come from, by the type of mmdet's or mmseg's dataset class.
+# Where the public data sets come from, by the folder in which mmdet and mmseg look for them.
 SOURCES = {
-    'CocoDataset': 'mim download mmdet --dataset coco2017 --dest data/coco',
-    'CityscapesDataset': 'https://www.cityscapes-dataset.com, prepared as mmsegmentation says',
-    'ADE20KDataset': 'http://sceneparsing.csail.mit.edu, prepared as mmsegmentation says',
+    'data/coco': 'mim download mmdet --dataset coco2017 --dest data/coco',
+    'data/cityscapes': 'https://www.cityscapes-dataset.com, prepared as mmsegmentation says',
+    'data/ade': 'http://sceneparsing.csail.mit.edu, prepared as mmsegmentation says',
 }
 
 
@@ -85,8 +85,7 @@ def _check_settings(cfg: Config, place: str, dataset: Mapping[str, Any]) -> None
     kind = dataset_class(dataset, place)
     root = Path(dataset.get('data_root') or '.')
     if not is_built_in(dataset) and '://' not in str(root) and not root.is_dir():
-        bases = {base.__name__ for base in kind.__mro__}
-        source = next((SOURCES[name] for name in SOURCES if name in bases), None)
+        source = next((SOURCES[name] for name in SOURCES if root.is_relative_to(name)), None)
         raise UserError(
             f'{place}: there is no data folder {root}'
             + (f'; get the data: {source}' if source else '')

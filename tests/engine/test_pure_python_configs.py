@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from support.data_checks import write_coco
 
 from mmse import swap_backbone
 from mmse.engine.config import load_config
@@ -156,3 +157,54 @@ def test_swapping_again_changes_only_the_attention(name: str, folder: Path) -> N
     assert changes[0] == "model.backbone.attention: 'se' -> 'sepp_v2'"
     before['backbone']['attention'] = 'sepp_v2'
     assert cfg.model.to_dict() == before
+
+
+def test_data_of_ones_own_in_a_pure_python_config(tmp_path: Path) -> None:
+    """The config is fitted, and what is written of it reads back as the same config."""
+    write_coco(tmp_path / 'data')
+    config = tmp_path / 'pure.py'
+    config.write_text(
+        DETECTOR
+        + f"""
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
+from mmdet.evaluation import CocoMetric
+from mmengine.dataset import DefaultSampler, RepeatDataset
+
+own_data = dict(
+    data_root={str(tmp_path / 'data')!r},
+    train=dict(ann_file='ann.json', img='img'),
+    val=dict(ann_file='ann.json', img='img'),
+    scale=(96, 64),
+)
+steps = [
+    dict(type=LoadImageFromFile),
+    dict(type=LoadAnnotations, with_bbox=True),
+    dict(type=Resize, scale=(1333, 800), keep_ratio=True),
+    dict(type=PackDetInputs),
+]
+files = dict(type=CocoDataset, ann_file='x', data_prefix=dict(img=''), pipeline=steps)
+train_dataloader = dict(
+    batch_size=2,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    dataset=dict(type=RepeatDataset, times=2, dataset=files),
+)
+val_dataloader = dict(
+    batch_size=1, sampler=dict(type=DefaultSampler, shuffle=False), dataset=files
+)
+val_evaluator = dict(type=CocoMetric, metric='bbox')
+"""
+    )
+    cfg = load_config(str(config))
+    written = tmp_path / 'written.py'
+    cfg.dump(written)
+    again = Config.fromfile(written)
+    repeated = again.train_dataloader.dataset
+    assert repeated.type == 'mmengine.dataset.dataset_wrapper.RepeatDataset'
+    assert repeated.dataset.type == 'mmdet.datasets.coco.CocoDataset'
+    assert repeated.dataset.pipeline[2] == dict(
+        type='mmdet.datasets.transforms.Resize', scale=(96, 64), keep_ratio=True
+    )
+    with MODELS.switch_scope_and_registry('mmdet'):
+        assert len(DATASETS.build(repeated)) == 2 * len(DATASETS.build(repeated.dataset)) > 0

@@ -82,6 +82,28 @@ def metrics_of(evaluator: Any) -> list[MutableMapping[str, Any]]:
     ]
 
 
+def name_classes(node: Any) -> Any:
+    """Put the full name of every class in a config in its place; MMEngine writes no other.
+
+    What a pure-Python config has imported is kept as MMEngine keeps it.
+
+    Args:
+        node: A config or a part of one; its dicts are changed in place.
+
+    Returns:
+        The part itself, its lists and tuples rebuilt.
+    """
+    if isinstance(node, MutableMapping):
+        for key, value in dict.items(node):  # type: ignore[arg-type]  # ConfigDict's imports
+            node[key] = name_classes(value)
+        return node
+    if isinstance(node, list | tuple):
+        return type(node)(name_classes(value) for value in node)
+    if inspect.isclass(node) or inspect.isfunction(node):
+        return f'{node.__module__}.{node.__qualname__}'
+    return node
+
+
 def at(node: Any, place: str) -> Any:
     """The value at a dotted place of nested dicts and lists; None if there is none."""
     for key in place.split('.'):

@@ -14,7 +14,7 @@ from mmse.datasets.classes import seg_classes
 from mmse.datasets.coco_file import labelled_classes
 from mmse.engine.config.heads import fit_heads
 from mmse.engine.config.inherited import inherited
-from mmse.engine.config.kinds import scope_of
+from mmse.engine.config.kinds import name_classes, scope_of
 from mmse.engine.config.own_datasets import LOADERS, Loader
 from mmse.engine.config.own_files import suffix_pairs
 from mmse.engine.config.own_metrics import fit_evaluator
@@ -73,6 +73,7 @@ def apply_own_data(cfg: Config, name: str) -> None:
             ann_file = str(own.root / file) if file and scope == 'mmdet' else None
             fit_evaluator(cfg, below, split, scope, ann_file)
     fit_heads(cfg, below, classes)
+    name_classes(cfg._cfg_dict)
 
 
 def _classes(own: OwnData, loaders: dict[str, Loader], scope: str) -> tuple[str, ...]:
