@@ -201,7 +201,7 @@ val_evaluator = dict(type=CocoMetric, metric='bbox')
     cfg.dump(written)
     again = Config.fromfile(written)
     repeated = again.train_dataloader.dataset
-    assert repeated.type == 'mmengine.dataset.dataset_wrapper.RepeatDataset'
+    assert repeated.type == 'mmengine.dataset.RepeatDataset'
     assert repeated.dataset.type == 'mmdet.datasets.coco.CocoDataset'
     assert repeated.dataset.pipeline[2] == dict(
         type='mmdet.datasets.transforms.Resize', scale=(96, 64), keep_ratio=True

@@ -1,7 +1,7 @@
 """The ``type`` of a config's entries: a name in a text config, a class in a pure-Python one."""
 
 import inspect
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from mmengine.config import Config
@@ -94,7 +94,9 @@ def name_classes(node: Any) -> Any:
         The part itself, its lists and tuples rebuilt.
     """
     if isinstance(node, MutableMapping):
-        for key, value in dict.items(node):  # type: ignore[arg-type]  # ConfigDict's imports
+        # Not node.items(), which imports what a pure-Python config names.
+        items: Iterable[tuple[str, Any]] = dict.items(node)  # type: ignore[arg-type]
+        for key, value in items:
             node[key] = name_classes(value)
         return node
     if isinstance(node, list | tuple):
