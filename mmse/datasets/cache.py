@@ -19,7 +19,7 @@ from mmse.utils.files import read_json, write_json
 from mmse.version import __version__
 
 # Raised whenever a check finds more or says it otherwise.
-_VERSION = 1
+_VERSION = 2
 
 
 def cached(

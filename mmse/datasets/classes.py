@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmse.datasets.cache import recall, remember
 from mmse.datasets.findings import progress, refuse
-from mmse.datasets.images import read_header
+from mmse.datasets.headers import read_header
 from mmse.datasets.listings import find_listing
 from mmse.datasets.segmentation import COLOURS, count_labels, file_fault
 from mmse.utils.errors import UserError

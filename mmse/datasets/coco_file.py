@@ -189,7 +189,10 @@ def _gives_corners(annotation: Entry) -> bool:
 
 def _unknown(objects: Sequence[Entry], key: str, known: set[Any]) -> list[str]:
     strange = [a for a in objects if a[key] not in known]
-    found = counted(f'annotations have an unknown {key}', [f'id {a["id"]}' for a in strange])
+    found = counted(
+        f'annotations have an unknown {key}',
+        [f'id {a["id"]}: {json.dumps(a[key])}' for a in strange],
+    )
     as_text = {str(k) for k in known}
     if strange and all(str(a[key]) in as_text for a in strange):
         return [f'{found[0]}: it is a text in one place and a number in the other']

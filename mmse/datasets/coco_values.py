@@ -115,7 +115,7 @@ def parse(file: Path) -> Content:
         raise UserError(f'the annotation file {file} is not JSON: {error}') from error
     for part, keys in _KEYS.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        if entries is None and part == 'annotations':
+        if part == 'annotations' and part not in content:
             continue
         if not isinstance(entries, list):
             raise UserError(

@@ -41,6 +41,7 @@ class Objects:
     outside: list[str] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    files: Counter[str] = field(default_factory=Counter)
     fit_given: int = 0
     fit_image: int = 0
 
@@ -52,6 +53,7 @@ class Objects:
     def see(self, sample: Sample) -> None:
         """Take one image and its objects into account."""
         item, name = sample.item, str(sample.item.get('img_path'))
+        self.files[name] += 1
         if sample.label_fault is not None:
             self.faults.append(f'{name}: {sample.label_fault}')
         if 'width' in item and 'height' in item:
@@ -104,6 +106,7 @@ class Objects:
             return []
         names = self.reading.classes
         unseen = [name for label, name in enumerate(names) if not self.kept[label]]
+        twice = [name for name, times in self.files.items() if times > 1]
         found = []
         if self.crowd:
             total = self.crowd + sum(self.kept.values())
@@ -112,6 +115,7 @@ class Objects:
             *found,
             *counted('objects have no usable mask and are set aside', self.unusable_masks),
             *counted('boxes reach past their image', self.outside),
+            *counted('images are listed more than once', twice),
             *counted('classes have no object', unseen),
         ]
 

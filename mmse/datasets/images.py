@@ -1,47 +1,19 @@
-"""Image files by their first and last bytes, and what the config's loader makes of them."""
+"""Images and annotations as the config's loader reads them."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mmse.datasets.findings import progress
+from mmse.datasets.headers import COMMON_MODES, Header, is_local, read_header, why_unreadable
 from mmse.datasets.reading import Reading, reason
-
-Image.MAX_IMAGE_PIXELS = None  # aerial and slide images are no attack
 
 MAX_DECODED = 300
 _FEWEST = 20
 _MOST_PIXELS = 3_000_000_000  # half a minute of decoding
-_COMMON_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')
-_ORIENTATION = 274
-_BITS_PER_SAMPLE = 258
-# What the end of a complete file holds; some programs append data of their own.
-_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
-_TAIL = 4096
-
-
-class Header(NamedTuple):
-    """What an image file says of itself.
-
-    Args:
-        size: Width and height in pixels, as stored.
-        kind: Format and mode, in Pillow's terms.
-        bits: Bits per channel.
-        orientation: EXIF's, 1 to 8; 1 is upright.
-        complete: Whether the file ends as its format demands.
-    """
-
-    size: tuple[int, int]
-    kind: tuple[str, str]
-    bits: int
-    orientation: int
-    complete: bool
 
 
 @dataclass
@@ -65,28 +37,6 @@ class Sample:
     loaded: dict[str, Any] | None = None
     fault: str | None = None
     label_fault: str | None = None
-
-
-def read_header(path: str | Path) -> Header | None:
-    """Read the first and the last bytes of an image file.
-
-    Returns:
-        None if Pillow does not know the format, which the config's loader may know.
-    """
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter('ignore')
-            kind = (image.format or '', image.mode)
-            orientation = _orientation(image)
-            return Header(
-                image.size,
-                kind,
-                _bits(path, image),
-                orientation,
-                _ends_well(path, kind[0]),
-            )
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError):
-        return None
 
 
 def samples(reading: Reading, every_label: bool, what: str) -> Iterator[Sample]:
@@ -141,7 +91,7 @@ class _Choice:
             unusual = is_local(sample.item.get('img_path'))
         else:
             turned = header.orientation != 1
-            unusual = header.kind[1] not in _COMMON_MODES or (
+            unusual = header.kind[1] not in COMMON_MODES or (
                 turned and (header.kind[0] != 'JPEG' or header.orientation not in self.turning)
             )
         return unusual and self.decoded[header and header.kind] < MAX_DECODED
@@ -158,11 +108,6 @@ class _Choice:
         """The size that the loader gives an image whose header alone was read."""
         turned = header.orientation >= 5 and self.turning.get(header.orientation, False)
         return header.size[::-1] if turned else header.size
-
-
-def is_local(path: Any) -> TypeGuard[str]:
-    """Whether an item's path is that of one local file."""
-    return isinstance(path, str) and '://' not in path
 
 
 def evenly(count: int, most: int) -> Sequence[int]:
@@ -189,7 +134,7 @@ def _decode(reading: Reading, sample: Sample) -> None:
             with Image.open(sample.item['img_path']) as image:
                 image.load()
     except Exception as error:  # a loader is anybody's code
-        sample.fault = _why(sample.item.get('img_path'), sample.header, error)
+        sample.fault = why_unreadable(sample.item.get('img_path'), sample.header, error)
         return
     _load_labels(reading, sample, loaded)
 
@@ -201,49 +146,3 @@ def _load_labels(reading: Reading, sample: Sample, loaded: dict[str, Any]) -> No
         sample.loaded = reading.head.labels(loaded)
     except Exception as error:  # a loader is anybody's code
         sample.label_fault = reason(error)
-
-
-def _why(path: Any, header: Header | None, error: Exception) -> str:
-    """Why an image cannot be read, in words that need no source code."""
-    if is_local(path):
-        file = Path(path)
-        if file.is_dir():
-            return 'a folder'
-        if file.is_file() and file.stat().st_size == 0:
-            return 'an empty file'
-        if file.is_file() and file.read_bytes()[:200].lstrip()[:1] == b'<':
-            return 'a web page'
-    if header is not None and not header.complete:
-        return 'cut off'
-    if header is not None and header.kind[1] not in _COMMON_MODES:
-        kind, mode = header.kind
-        return f'a {kind} of {header.bits} bits, mode {mode}, which the loader does not decode'
-    return reason(error)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation; of a PNG without decoding it, which ``getexif`` would do."""
-    exif = image.getexif() if image.format != 'PNG' else Image.Exif()
-    if image.format == 'PNG' and 'exif' in image.info:
-        exif.load(image.info['exif'])
-    orientation = int(exif.get(_ORIENTATION, 1) or 1)
-    return orientation if 1 <= orientation <= 8 else 1
-
-
-def _ends_well(path: str | Path, kind: str) -> bool:
-    if (end := _ENDS.get(kind)) is None:
-        return True
-    with open(path, 'rb') as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - _TAIL))
-        return end in file.read()
-
-
-def _bits(path: str | Path, image: Image.Image) -> int:
-    """Bits per channel; Pillow's mode hides those of colour images of 16 bits."""
-    if image.format == 'PNG':
-        with open(path, 'rb') as file:
-            return int(np.frombuffer(file.read(25)[24:], np.uint8)[0])
-    if image.format == 'TIFF':
-        return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))))  # type: ignore[attr-defined]
-    return 16 if image.mode.startswith('I') else 8

@@ -1,17 +1,26 @@
 """Lists of class names beside label maps, as labelling tools write them."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.fileio import list_dir_or_file
 
-from mmse.datasets.images import read_header
+from mmse.datasets.headers import read_header
 from mmse.utils.errors import UserError
-from mmse.utils.text import repeated
+from mmse.utils.text import name_some, repeated
 
 Colour = tuple[int, int, int]
+# What people write in place of one name per line, each of which would shift or spoil the names.
+_OTHER_FORMS: dict[str, Callable[[list[str]], bool]] = {
+    'has a comment': lambda lines: any(line.startswith(('#', '//')) for line in lines),
+    'numbers its names': lambda lines: all(re.match(r'\d+\W+\w', line) for line in lines),
+    'is JSON': lambda lines: lines[0].startswith(('[', '{')),
+    'is YAML': lambda lines: all(line.startswith('- ') for line in lines),
+    'has all names in one line': lambda lines: len(lines) == 1 and ',' in lines[0],
+}
 
 
 class Listing(NamedTuple):
@@ -111,6 +120,12 @@ def _names(file: Path) -> Listing:
     names = _lines(file)
     if names and names[0].strip('_').lower() == 'ignore':
         names = names[1:]
+    for other, is_other in _OTHER_FORMS.items():
+        if names and is_other(names):
+            raise UserError(
+                f'{file} {other} ({name_some(names, 2)}): write one name per line and nothing '
+                'else, in the order of the labels'
+            )
     return Listing(file, tuple(names))
 
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from mmse.datasets.findings import find_missing
-from mmse.datasets.images import Sample, is_local
+from mmse.datasets.headers import is_local
+from mmse.datasets.images import Sample
 from mmse.datasets.reading import Reading
 from mmse.utils.text import counted
 

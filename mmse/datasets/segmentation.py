@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from mmse.datasets.findings import size
-from mmse.datasets.images import Sample, is_local, read_header
+from mmse.datasets.headers import is_local, read_header
+from mmse.datasets.images import Sample
 from mmse.datasets.orientation import QuarterTurned
 from mmse.datasets.reading import Reading
 from mmse.utils.text import counted, name_some

@@ -76,10 +76,17 @@ def test_names_of_a_file(tmp_path: Path) -> None:
     names = tmp_path / 'classes.txt'
     names.write_bytes(b'\xef\xbb\xbfroad\r\n\r\n traffic light \r\n')
     assert seg_classes(tmp_path, tmp_path / 'ann') == ('road', 'traffic light')
+    names.write_text('3 wheeler\nC#\nroad, wet\n')
+    assert seg_classes(tmp_path, tmp_path / 'ann') == ('3 wheeler', 'C#', 'road, wet')
     for text, sentence in {
         'road\ncar\nroad\n': r'classes\.txt: 1 class names occur more than once \(road\)',
         '\n': r'classes\.txt is empty: write one class name per line, in label order',
         'Stra\xdfe\n': r'classes\.txt is not in UTF-8: save it as UTF-8',
+        '# names\nroad\ncar\n': r'classes\.txt has a comment \(# names, road and 1 more\)',
+        '0 road\n1: car\n': r'classes\.txt numbers its names \(0 road, 1: car\)',
+        '["road", "car"]': r'classes\.txt is JSON',
+        '- road\n- car\n': r'classes\.txt is YAML \(- road, - car\)',
+        'road,car': r'classes\.txt has all names in one line \(road,car\)',
     }.items():
         names.write_bytes(text.encode('latin-1'))
         with pytest.raises(UserError, match=sentence):

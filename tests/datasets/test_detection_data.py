@@ -99,6 +99,10 @@ VALUES: dict[str, tuple[Change, str]] = {
     ),
     'no images': (lambda c: c.pop('images'), "it has no list 'images'"),
     'no annotations': (lambda c: c.pop('annotations'), "it has no list 'annotations'; to predict"),
+    'annotations that are null': (
+        lambda c: c.update(annotations=None),
+        "it has no list 'annotations'",
+    ),
     'entries that are numbers': (lambda c: c.update(images=[3]), "'images' holds 3"),
     'no categories': (
         lambda c: c.update(categories=[], annotations=[]),
@@ -106,12 +110,12 @@ VALUES: dict[str, tuple[Change, str]] = {
     ),
     'unknown image': (
         edit('annotations', 2, image_id=8),
-        '1 annotations have an unknown image_id (id 3)',
+        '1 annotations have an unknown image_id (id 3: 8)',
     ),
     'ids as text and as numbers': (
         edit('annotations', 2, image_id='2'),
-        '1 annotations have an unknown image_id (id 3): it is a text in one place and a number in '
-        'the other',
+        '1 annotations have an unknown image_id (id 3: "2"): it is a text in one place and a '
+        'number in the other',
     ),
     'ids twice': (edit('annotations', 2, id=4), '1 annotation ids occur more than once (4)'),
     'image ids twice': (edit('images', 2, id=3), '1 image ids occur more than once (3)'),

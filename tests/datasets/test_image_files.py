@@ -16,13 +16,15 @@ from support.data_checks import (
     check,
     detection,
     each,
+    edit,
     segmentation,
     write_coco,
     write_pairs,
 )
 
 from mmse.datasets import images
-from mmse.datasets.images import read_header, samples
+from mmse.datasets.headers import read_header
+from mmse.datasets.images import samples
 from mmse.datasets.orientation import grey, is_turned, read_stored, turn
 from mmse.datasets.reading import read_dataset
 from mmse.utils.errors import UserError
@@ -107,8 +109,10 @@ def test_annotations_on_turned_images(
             x, y, w, h = cv2.boundingRect(annotated)
             sizes = {'width': annotated.shape[1], 'height': annotated.shape[0]}
             box = {'bbox': [x, y, w, h], 'area': w * h}
-            write_coco(root, each('images', file_name='a.jpg', **sizes), each('annotations', **box))
-            save(root / 'img' / 'a.jpg', shown, orientation)
+            names = [edit('images', k, file_name=f'{k}.jpg') for k in range(4)]
+            write_coco(root, *names, each('images', **sizes), each('annotations', **box))
+            for k in range(4):
+                save(root / 'img' / f'{k}.jpg', shown, orientation)
             dataset = detection(root)
         place = 'train_dataloader.dataset.pipeline.0'
         if name == 'shown':
@@ -181,7 +185,11 @@ BROKEN: dict[str, tuple[Any, str]] = {
     'a folder': (folder, 'a folder'),
     'cut off': (cut, 'cut off'),
     'float': (float_tiff, 'a TIFF of 32 bits, mode F, which the loader does not decode'),
-    'no image': (lambda path: path.write_bytes(b'12345'), 'AssertionError: failed to load image'),
+    'no image': (lambda path: path.write_bytes(b'12345'), 'no image of a format'),
+    'lfs': (
+        lambda path: path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid sha256:0'),
+        'a pointer of Git LFS: git lfs pull fetches the image',
+    ),
 }
 
 

@@ -72,6 +72,15 @@ def test_endings_of_images_and_label_maps(
     assert suffix_pairs(tmp_path / 'i', tmp_path / 's', 'own_data.train') == pairs
 
 
+def test_label_maps_without_an_image_are_named(tmp_path: Path, logged_warnings: list[str]) -> None:
+    """Those that belong to an image in some other way, such as its colours, do not count."""
+    touch(tmp_path, 'i/a.jpg', 's/a.png', 's/a_color.png', 's/b.png', 's/b_color.png')
+    assert suffix_pairs(tmp_path / 'i', tmp_path / 's', 'own_data.train') == [('.jpg', '.png')]
+    (said,) = logged_warnings
+    assert said.startswith('own_data.train: 2 label maps in ')
+    assert said.endswith('have no image (b.png, b_color.png)')
+
+
 def test_images_and_label_maps_in_one_folder(tmp_path: Path) -> None:
     touch(tmp_path, 'a.jpg', 'a.png', 'b.jpg', 'b.png')
     assert suffix_pairs(tmp_path, tmp_path, 'own_data.train') == [('.jpg', '.png')]

@@ -168,7 +168,7 @@ DETECTION_DEFECTS: dict[str, tuple[str, Callable[[dict], Any], str]] = {
     'an unknown category': (
         'train',
         lambda c: c['annotations'][2].update(category_id=99),
-        r'1 annotations have an unknown category_id \(id 3\)',
+        r'1 annotations have an unknown category_id \(id 3: 99\)',
     ),
 }
 
@@ -188,12 +188,14 @@ def test_what_is_only_worth_knowing(tmp_path: Path, logged_warnings: list[str]) 
     def change(content: dict) -> None:
         content['annotations'] = [a for a in content['annotations'] if a['category_id'] != 12]
         content['annotations'][0]['bbox'][2] += 100
+        content['images'][1] |= {**content['images'][0], 'id': content['images'][1]['id']}
 
     edit(tmp_path / 'data' / 'train.json', change)
     check(detection_config(tmp_path, tmp_path / 'data'))
     said = '\n'.join(logged_warnings)
     assert '1 boxes reach past their image ([' in said
     assert '1 classes have no object (gear)' in said
+    assert '1 images are listed more than once (' in said
 
 
 def test_defects_of_segmentation_data(tmp_path: Path) -> None:

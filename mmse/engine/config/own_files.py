@@ -1,14 +1,17 @@
 """How the names of images and of their label maps belong together."""
 
+import logging
 import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.logging import print_log
+
 from mmse.datasets.coco_file import read_coco
 from mmse.utils.errors import UserError
-from mmse.utils.text import name_some
+from mmse.utils.text import counted, name_some
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 
@@ -94,7 +97,20 @@ def suffix_pairs(
             )
     if not pairs:
         raise UserError(f'{where}: {img_dir} has no images ({", ".join(IMAGES)})')
+    if listing is None:
+        stems = {n[: -len(end)] for n in images for end, _ in pairs if n.endswith(end)}
+        for line in counted(f'label maps in {seg_dir} have no image', _without(stems, maps)):
+            print_log(f'{where}: {line}', 'current', logging.WARNING)
     return pairs
+
+
+def _without(stems: set[str], maps: Sequence[str]) -> list[str]:
+    """The label maps that no image has a name for, up to some ending."""
+    return [
+        name
+        for name in maps
+        if not any(letter in '._-' and name[:i] in stems for i, letter in enumerate(name))
+    ]
 
 
 def _listed(images: Sequence[str], listing: Path, where: str) -> list[str]:
