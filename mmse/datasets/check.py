@@ -45,10 +45,11 @@ def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = (
     """
     if all(is_built_in(leaf.cfg) for leaf in leaves(cfg, split)):
         return []
-    reports = cached(cfg, split, metrics, lambda: _check_split(cfg, split, metrics))
-    for leaf in leaves(cfg, split):
-        coco_file.annotations.take(_ann_file(leaf))
-    return reports
+    try:
+        return cached(cfg, split, metrics, lambda: _check_split(cfg, split, metrics))
+    finally:
+        for leaf in leaves(cfg, split):
+            coco_file.annotations.take(_ann_file(leaf))
 
 
 class _Use(NamedTuple):

@@ -188,7 +188,9 @@ def test_what_is_only_worth_knowing(tmp_path: Path, logged_warnings: list[str]) 
     def change(content: dict) -> None:
         content['annotations'] = [a for a in content['annotations'] if a['category_id'] != 12]
         content['annotations'][0]['bbox'][2] += 100
-        content['images'][1] |= {**content['images'][0], 'id': content['images'][1]['id']}
+        content['images'].append({**content['images'][0], 'id': 99})
+        again = {'id': 999, 'image_id': 99, 'bbox': [1, 1, 9, 9], 'area': 81}
+        content['annotations'].append({**content['annotations'][0], **again})
 
     edit(tmp_path / 'data' / 'train.json', change)
     check(detection_config(tmp_path, tmp_path / 'data'))
