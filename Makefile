@@ -16,10 +16,11 @@ help:
 	@echo 'make setup   only install what these need, into $(VENV); what is there is skipped'
 	@echo 'make clean   remove build products and caches; data, work_dirs and $(VENV) stay'
 	@echo 'STACK=onedl  with any of them: the OneDL forks instead of OpenMMLab, in .venv-onedl'
+	@echo 'MMCV_WHEEL=1 with make setup: take a compiled mmcv where OpenMMLab or OneDL has one'
 	@echo 'STACK=torch21  torch 2.1, the oldest that is supported, in .venv-torch21'
 
 setup:
-	@bash tools/setup_env.sh '$(STACK)' '$(VENV)'
+	@MMCV_WHEEL='$(MMCV_WHEEL)' bash tools/setup_env.sh '$(STACK)' '$(VENV)'
 
 demo: setup
 	$(PYTHON) tools/train.py configs/faster_rcnn_se_r50.py

@@ -85,7 +85,19 @@ libraries() {
 }
 
 mmcv_ops() {
-    local missing
+    local missing page
+    page=$("$python" tools/mmcv_wheel.py "$ops")
+    if [[ -n ${MMCV_WHEEL:-} ]]; then
+        [[ -n $page ]] || fail "MMCV_WHEEL: there is no compiled $ops for this Python and torch, or \
+its index is out of reach: leave MMCV_WHEEL out to compile it here"
+        pip install --no-deps --only-binary "${ops%%==*}" --find-links "$page" "$ops"
+        "$python" -c 'import mmcv.ops'
+        return
+    fi
+    if [[ -n $page ]]; then
+        echo "$page has $ops compiled: stop and run 'make setup MMCV_WHEEL=1' to take it from there," \
+            "which saves about $minutes minutes"
+    fi
     local install=(pip install --no-deps --no-build-isolation)
     local afresh=(--force-reinstall --no-cache-dir)
     command -v "${CXX:-c++}" >/dev/null || fail 'a C++ compiler is needed for mmcv: install g++'
@@ -146,13 +158,14 @@ fi
 shared='numpy|opencv-python-headless'
 ops=$(grep -E '^(onedl-)?mmcv==' "requirements/$stack.txt")
 jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
+minutes=$(((23 + jobs) / jobs))
 
 step 1 environment "making $venv: seconds" "$stack"
 step 2 torch 'installing torch: a few minutes' \
     "$(fingerprint_of requirements/{torch,build}.txt) $(own torch)"
 step 3 libraries 'installing the pinned packages: about a minute' \
     "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt docs.txt ray.txt)"
-step 4 mmcv_ops "compiling mmcv's ops: about $(((23 + jobs) / jobs)) minutes on $jobs cores, once" \
+step 4 mmcv_ops "compiling mmcv's ops: about $minutes minutes on $jobs cores, once" \
     "$ops $(fingerprint_of requirements/torch.txt) $(own torch)"
 step 5 peers 'installing timm, mmpretrain, mmpose and mmdeploy for the tests: about a minute' \
     "$(fingerprint_of requirements/{peers,mmdeploy,torch}.txt) $(own torchvision)"

@@ -282,6 +282,7 @@ for ((k = 1; k < $#; k++)); do
     if [[ ${!k} == -r ]]; then cat "${!next}" >>"$CALLS"; fi
 done
 if [[ $* == *"${FAIL_ON:-nothing fails}"* ]]; then exit 1; fi
+if [[ $1 == tools/mmcv_wheel.py ]]; then printf "$WHEELS"; fi
 if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
 """
 
@@ -299,13 +300,14 @@ def setup(tmp_path):
         (tmp_path / 'bin' / name).chmod(0o755)
     calls = tmp_path / 'calls'
 
-    def run(stack='openmmlab', fail_on='nothing fails'):
+    def run(stack='openmmlab', fail_on='nothing fails', **more):
         calls.write_text('')
         env = {
             'PATH': f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}',
             'CALLS': str(calls),
             'FAIL_ON': fail_on,
             'MAX_JOBS': '2',
+            **more,
         }
         done = subprocess.run(
             ['bash', str(tmp_path / 'tools' / 'setup_env.sh'), stack, '.venv'],
@@ -362,6 +364,42 @@ def test_a_failed_step_is_run_again(setup):
 def test_a_wheel_of_another_torch_is_compiled_again(setup):
     _, _, calls = setup(fail_on='import mmcv.ops')
     assert '--force-reinstall --no-cache-dir mmcv==' in calls
+
+
+def test_a_compiled_mmcv_is_offered_and_taken_if_asked_for(setup, tmp_path):
+    page = 'https://wheels.example/index.html'
+    done, _, calls = setup(WHEELS=page)
+    assert f"{page} has mmcv==2.1.0 compiled: stop and run 'make setup MMCV_WHEEL=1'" in done.stdout
+    assert 'which saves about 12 minutes' in done.stdout
+    assert page not in calls
+    done, _, calls = setup('onedl', WHEELS=page, MMCV_WHEEL='1')
+    assert done.returncode == 0, done.stderr
+    assert f'--only-binary onedl-mmcv --find-links {page} onedl-mmcv==' in calls
+    assert '--no-build-isolation onedl-mmcv' not in calls
+    (tmp_path / '.venv/.mmse-setup/mmcv_ops').unlink()
+    done, _, calls = setup('onedl', MMCV_WHEEL='1')
+    assert (done.returncode, 'pip' in calls) == (2, False)
+    assert 'MMCV_WHEEL: there is no compiled onedl-mmcv==2.3.6 for this Python' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'page'),
+    [
+        (('mmcv', '2.1.2+cu121', '12.1'), 'openmmlab.com/mmcv/dist/cu121/torch2.1.0/index.html'),
+        (('mmcv', '2.1.2+cpu', None), 'openmmlab.com/mmcv/dist/cpu/torch2.1.0/index.html'),
+        (('onedl-mmcv', '2.8.0+cu128', '12.8'), 'onedl.ai/cu128-torch280/simple/onedl-mmcv/'),
+        (('onedl-mmcv', '2.10.1', None), 'onedl.ai/cpu-torch2101/simple/onedl-mmcv/'),
+    ],
+)
+def test_where_compiled_wheels_are(arguments, page):
+    sys.path.insert(0, str(ROOT / 'tools'))
+    try:
+        import mmcv_wheel
+    finally:
+        sys.path.remove(str(ROOT / 'tools'))
+    assert mmcv_wheel.index_of(*arguments).endswith(page)
+    name = mmcv_wheel.wheel_tag('onedl-mmcv', '2.3.6', (3, 11))
+    assert name == 'onedl_mmcv-2.3.6-cp311-cp311-'
 
 
 def test_setup_of_the_forks_installs_no_upstream_package(setup):
