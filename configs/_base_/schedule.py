@@ -5,7 +5,13 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
+    optimizer=dict(
+        type='AdamW',
+        lr=1e-3,
+        weight_decay=0.05,
+        # On CPUs since torch 2.4. An import would make this a pure-Python config.
+        fused=__import__('mmengine').digit_version(__import__('torch').__version__) >= (2, 4),
+    ),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=10),
 )

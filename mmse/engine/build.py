@@ -113,7 +113,8 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
         if key in cfg and key not in ('model', 'cfg')
     }
     runner = kind(model=model.module, cfg=cfg, **arguments)
-    runner.register_hook({'type': 'mmse.FiniteLossHook'})  # of a room above this one
+    for hook in ('FiniteLossHook', 'OptimizerFormHook'):  # of a room above this one
+        runner.register_hook({'type': f'mmse.{hook}'})
     if model.random_state is not None:
         # The Runner has seeded again; the initial weights are drawn after the model's construction.
         torch.set_rng_state(model.random_state)
@@ -121,13 +122,13 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
 
 
 def _drop_fused(cfg: Config) -> None:
-    """Take the same optimizer in its usual form where torch's fused one refuses the device."""
+    """Take the same optimizer in its usual form where torch has no fused one, or none here."""
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     if not optimizer.get('fused') or isinstance(optimizer['type'], type):
         return
     parameter = nn.Parameter(torch.zeros(1, device=get_device()))
     try:
         OPTIMIZERS.get(optimizer['type'])([parameter], lr=0.1, fused=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         print_log(f'optim_wrapper.optimizer.fused is left out: {error}', 'current')
         optimizer.pop('fused')

@@ -21,13 +21,29 @@ class Refusing(torch.optim.SGD):
         super().__init__(params, lr)
 
 
-@pytest.mark.parametrize(('kind', 'kept'), [('Refusing', False), ('SGD', True)])
+class Unknowing(torch.optim.SGD):
+    """As an optimizer that has no fused form."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr)
+
+
+class Taking(Unknowing):
+    """As an optimizer that has one on this device."""
+
+    def __init__(self, params: Any, lr: float, fused: bool = False) -> None:
+        super().__init__(params, lr)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'kept'), [('Refusing', False), ('Unknowing', False), ('Taking', True)]
+)
 def test_fused_optimizers(
     kind: str, kept: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, no_env_report: None
 ) -> None:
-    """One that the device refuses is taken in its usual form; any other stays as it is set."""
-    monkeypatch.setitem(OPTIMIZERS._module_dict, 'Refusing', Refusing)
-    monkeypatch.setitem(OPTIMIZERS._module_dict, 'SGD', torch.optim.SGD)
+    """One that the device refuses is taken in its usual form; so is one that is unknown."""
+    for known in (Refusing, Unknowing, Taking):
+        monkeypatch.setitem(OPTIMIZERS._module_dict, known.__name__, known)
     optimizer = {'type': kind, 'lr': 0.1, 'fused': True}
     cfg = Config(
         {
