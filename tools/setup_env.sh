@@ -152,8 +152,8 @@ mmse() {
     fail "STACK=$stack is unknown: use STACK=openmmlab (the default), STACK=onedl or STACK=torch21"
 if [[ $stack == torch21 ]]; then
     # pyenv has only the chosen versions on PATH.
-    candidates="python3.10 $(compgen -G "${PYENV_ROOT:-$HOME/.pyenv}/versions/3.10.*/bin/python" |
-        tail -1) python3.11" before='(3, 12)' allowed='3.10 or 3.11'
+    of_pyenv=$(compgen -G "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/3.10.*/bin/python" || true)
+    candidates="python3.10 ${of_pyenv%%$'\n'*} python3.11" before='(3, 12)' allowed='3.10 or 3.11'
 else
     candidates='python3.11 python3.12 python3.10' before='(3, 13)' allowed='3.10 to 3.12'
 fi
