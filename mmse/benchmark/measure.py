@@ -79,7 +79,7 @@ def total(outputs: Any) -> Tensor:
         outputs: A tensor, or tensors in sequences and mappings, nested or not.
     """
     if isinstance(outputs, Tensor):
-        return outputs.float().mean()
+        return outputs.float().sum()
     values = outputs.values() if isinstance(outputs, Mapping) else outputs
     return sum((total(value) for value in values), start=torch.zeros(()))
 

@@ -193,7 +193,7 @@ def _grad_y(
         c.sub_((b * grad_bias).addcmul_(k, known.mean))
     grad_y = passes.affine(d, a * q, c).to(y.dtype)
     if k is not None:
-        grad_y.addcmul_(y, k[:, None, None])
+        passes.add_scaled_(grad_y, y, k)
     if v is not None and known.position is not None:
         # A channel has one position: scatter_ is deterministic where scatter_add_ is not.
         flat, index = grad_y.view(*q.shape, n), known.position[..., None]

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmse.models.versions import adds_mixed_products_in_place
+
 ROW = 1024  # the longest row whose sum in single precision is as exact as the tests ask
 
 
@@ -124,6 +126,14 @@ def _norm_backward(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         d, y, one, mean, one, mean, one, False, 0.0, [False, True, True]
     )
     return sum_d, sum_dy
+
+
+def add_scaled_(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
+    """x + k*y in place of x; x and y (B, C, H, W), k (C,), which may be more precise."""
+    scale = k[:, None, None]
+    if x.is_cpu and x.dtype != k.dtype and not adds_mixed_products_in_place():
+        return x.copy_(torch.addcmul(x, y, scale))
+    return x.addcmul_(y, scale)
 
 
 def accumulator(y: Tensor) -> torch.dtype:

@@ -1,5 +1,6 @@
 """What has a public name in newer versions of torch only, for torch 2.1 and later."""
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -7,6 +8,17 @@ from torch.nn.modules import module as _module
 
 # Public since torch 2.3.
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+
+
+@lru_cache
+def adds_mixed_products_in_place() -> bool:
+    """Whether ``addcmul_`` of a map in half precision takes factors in single precision on CPUs."""
+    half, single = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1)
+    try:
+        half.addcmul_(half, single)
+    except RuntimeError:  # torch 2.1
+        return False
+    return True
 
 
 def autocast_state(device: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
         assert record['iterations'] == 8
         assert record['training_time_s'] > record['step_time_s'] > 0
         assert record['peak_memory_bytes'] > 2**27
-        assert record['environment']['torch'] == torch.__version__
+        assert record['environment']['torch'] == version('torch')
         assert record['results_version'] == RESULTS_VERSION
         assert (record['commit'] is None) == (source_commit() is None)
         assert any('Iter(train)' in line for line in record['log'])

@@ -21,6 +21,7 @@ from support.data_checks import (
     write_coco,
     write_pairs,
 )
+from support.versions import needs_torch
 
 from mmse.datasets import images
 from mmse.datasets.headers import read_header
@@ -263,6 +264,7 @@ def test_depths_and_modes(tmp_path: Path, seed: int) -> None:
         check(detection(tmp_path, pipeline=whole))
 
 
+@needs_torch('2.3', 'has no uint16')
 def test_images_of_12_bits(tmp_path: Path) -> None:
     write_coco(tmp_path)
     for k in range(4):

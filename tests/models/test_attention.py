@@ -10,6 +10,7 @@ import torch
 from mmcv.cnn import ConvModule, build_plugin_layer
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
+from support.versions import half_on_cpu
 from torch import Tensor, nn
 
 from mmse.models import ChannelAttention
@@ -198,10 +199,10 @@ def test_memory_layouts(preset: str) -> None:
 
 
 @pytest.mark.parametrize('preset', sorted(TABLE))
-@pytest.mark.parametrize(('dtype', 'atol'), [(torch.half, 4e-3), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(
+    ('dtype', 'atol'), [pytest.param(torch.half, 4e-3, marks=half_on_cpu), (torch.bfloat16, 3e-2)]
+)
 def test_low_precision_is_near_float32(preset: str, dtype: torch.dtype, atol: float) -> None:
-    if dtype is torch.half and not hasattr(torch.amp, 'is_autocast_available'):
-        pytest.skip('torch < 2.4 computes no float16 on CPUs')
     module = ChannelAttention(64, preset=preset).to(dtype)
     x = torch.randn(2, 64, 12, 12).to(dtype)
     grad = torch.rand(2, 64, 12, 12).to(dtype)

@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from support.precision import LAST, beyond, maps, network_bars, worst
 from support.processes import start
 from support.tails import FULL
+from support.versions import compiles, exports
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -156,6 +157,7 @@ def test_repr_and_log_tell_the_path() -> None:
     assert plain.count('plain (fused=False)') == 4
 
 
+@compiles
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 def test_tracing_takes_the_plain_path() -> None:
     net = backbone(True).float().eval()
@@ -173,6 +175,7 @@ def test_tracing_takes_the_plain_path() -> None:
     assert flops[0] == flops[1] > 1e6
 
 
+@exports
 @pytest.mark.slow
 def test_onnx(tmp_path: Path) -> None:
     attention = [FULL, {'gate': 'hardsigmoid'}, 'se', FULL]
@@ -195,6 +198,7 @@ def test_onnx(tmp_path: Path) -> None:
         assert not beyond(found, exact, bars)
 
 
+@compiles
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
 def test_compiled(backend: str) -> None:
     """One graph, of the plain composition, forward and backward, in training."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.precision import LAYOUTS, Tensors, beyond, rounding_bars, worst
 from support.tails import FULL, gradient, inputs, make_tail, plain_tail, run_tail, tail_bars
+from support.versions import half_on_cpu
 from torch import Tensor
 
 from mmse.models.fused import fused_tail
@@ -49,7 +50,7 @@ def test_large_map() -> None:
     assert not beyond(single, want, tail_bars(tail, y, shortcut, grad, want, floor=16))
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=half_on_cpu)])
 @pytest.mark.parametrize('autocast', [True, False], ids=['autocast', 'all'])
 @pytest.mark.parametrize('train', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('layout', LAYOUTS, ids=['nchw', 'nhwc'])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.precision import LAYOUTS, worst
 from support.tails import FULL
+from support.versions import compiles
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
@@ -52,6 +53,7 @@ def test_channels_last(changes: dict[str, Any]) -> None:
         assert net.layer1[0].conv2.weight.is_contiguous(memory_format=layout)
 
 
+@compiles
 @pytest.mark.parametrize('norm_eval', [False, True])
 def test_sizes_that_vary_compile_once_a_mode(norm_eval: bool) -> None:
     """One compilation for training, one for evaluation, whatever the images' sizes."""
@@ -83,6 +85,7 @@ def test_compiled_equals_eager_at_every_size() -> None:
             net.train()
 
 
+@compiles
 def test_detector_with_images_of_varying_sizes() -> None:
     """Training and prediction of a Faster R-CNN whose backbone is compiled and channels_last."""
     counter = CompileCounter()
