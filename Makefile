@@ -3,6 +3,7 @@
 STACK ?= openmmlab
 VENV := .venv$(if $(filter-out openmmlab,$(STACK)),-$(STACK))
 PYTHON := $(VENV)/bin/python
+COVERAGE := --cov --cov-fail-under=90
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
@@ -11,6 +12,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 help:
 	@echo 'make demo    train a Faster R-CNN with an SE-ResNet-50 on the built-in data'
 	@echo 'make test    run all tests'
+	@echo 'make test TESTS="tests/models tests/engine"   run some of them'
 	@echo 'make lint    check the style with ruff and the types with mypy'
 	@echo 'make docs    build the documentation into site/'
 	@echo 'make setup   only install what these need, into $(VENV); what is there is skipped'
@@ -25,8 +27,9 @@ setup:
 demo: setup
 	$(PYTHON) tools/train.py configs/faster_rcnn_se_r50.py
 
+# The coverage is that of all tests.
 test: setup
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --durations=15 --cov --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(CORES) --durations=15 $(or $(TESTS),$(COVERAGE))
 
 lint: setup
 	$(PYTHON) -m ruff check .

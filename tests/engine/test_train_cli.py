@@ -71,8 +71,9 @@ def test_detector_from_training_to_testing(
             corners = (factor * int(value) for value in (x, y, x + w, y + h))
             on_edges[edge(tuple(min(corner, SIDE - 1) for corner in corners))] = True
         assert changed['left'][on_edges].mean() > 0.8
-        # Eight iterations do not make a box that is 40% sure.
-        assert not changed['right'].any()
+        # Eight iterations do not make a box that is 40% sure; OpenCV's versions scale alike but for
+        # single pixels.
+        assert changed['right'].mean() < 1e-3
 
     show_dir = tmp_path / 'shown'
     tested = tmp_path / 'test'

@@ -101,6 +101,11 @@ def check_installable(argv: list[str]) -> None:
 # run it, it is checked as far as possible.
 RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
     r'pip install ': (check_installable, 'needs the network'),
+    r'conda (create|activate) ': (
+        lambda argv: '3.10' in argv[-2] or argv[1] == 'activate',
+        'needs conda',
+    ),
+    r'docker build ': (lambda argv: (ROOT / argv[argv.index('-f') + 1]).is_file(), 'needs Docker'),
     r'mim download ': (lambda argv: shlex.join(argv) in SOURCES.values(), 'needs the network'),
     r'pip wheel \. ': (
         lambda _: find_spec('wheel') is not None,
