@@ -58,6 +58,9 @@ def shaping_part(cfg: Config) -> dict[str, Any]:
     hooks = shaping.get('custom_hooks') or []
     shaping['custom_hooks'] = [hook for hook in hooks if hook['type'] not in OBSERVERS]
     (shaping.get('randomness') or {}).pop('seed', None)
+    optimizer = (shaping.get('optim_wrapper') or {}).get('optimizer') or {}
+    if 'fused' in optimizer:  # a form of the same step, which not every version of torch has
+        optimizer['fused'] = True
     without_scope: dict[str, Any] = _without_scope(shaping, cfg.get('default_scope', 'mmengine'))
     return without_scope
 

@@ -47,6 +47,7 @@ def changed(cfg: Config, **keys) -> Config:
         {'randomness': {'seed': 5}},
         {'custom_hooks': [{'type': 'mmse.IterationSeedHook'}]},  # one that looks, less
         {'train_dataloader.sampler.type': 'mmdet.InfiniteSampler'},  # the default scope
+        {'optim_wrapper.optimizer.fused': False},  # a form of the same step
         {'data_preprocessor': {'type': 'DetDataPreprocessor', 'mean': [0, 0, 0]}},
         {
             'model.backbone.attention': {
