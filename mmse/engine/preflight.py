@@ -113,20 +113,23 @@ def _check_num_classes(cfg: Config, expected: int, dataset: str) -> None:
 
 
 def check_one_cycle(cfg: Config) -> None:
-    """Refuse a cycle of the learning rate that ends before the training does.
+    """Refuse a cycle of the learning rate that does not fit the rest of the config.
 
-    MMEngine would train until then, and fail at the first step that the cycle does not have.
+    MMEngine would train until the end of a cycle that is too short, and fail at the first step that
+    it does not have; and it would give every parameter the cycle's learning rate.
 
     Args:
-        cfg: A training config; only cycles that are counted in iterations are looked at.
+        cfg: A training config; the length is looked at where it is counted in iterations.
 
     Raises:
-        UserError: It names both numbers.
+        UserError: It names both lengths, or the factor that would have no effect.
     """
     iterations = (cfg.get('train_cfg') or {}).get('max_iters')
     schedulers = cfg.get('param_scheduler') or []
-    several = isinstance(schedulers, (list, tuple))
+    several = _is_list(schedulers)
     for i, scheduler in enumerate(schedulers if several else [schedulers]):
+        if 'OneCycleLR' in str(scheduler.get('type')) and not _is_list(scheduler.get('eta_max')):
+            _refuse_factors(cfg)
         steps = scheduler.get('total_steps')
         counted = 'OneCycle' in str(scheduler.get('type')) and not scheduler.get('by_epoch', True)
         if not counted or None in (steps, iterations):
@@ -138,6 +141,20 @@ def check_one_cycle(cfg: Config) -> None:
             raise UserError(f'{sentence}; the learning rate has no value after {begin + steps}')
         if 'end' not in scheduler and begin + steps != iterations:
             print_log(f'{sentence}, or the cycle does not end with the training', 'current', 30)
+
+
+def _refuse_factors(cfg: Config) -> None:
+    """Refuse learning rates of their own for some parameters, which one cycle sets for all."""
+    for place, value in walk({'optim_wrapper': cfg.get('optim_wrapper')}):
+        if place.endswith(('lr_mult', '.decay_rate')) and value != 1:
+            raise UserError(
+                f'{place}={value} has no effect beside OneCycleLR, which sets the learning rate of '
+                'every parameter: take LinearLR and CosineAnnealingLR instead, or a list as eta_max'
+            )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _check_evaluators(cfg: Config, splits: Sequence[str], built_in: Sequence[Path]) -> None:

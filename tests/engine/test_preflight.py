@@ -1,5 +1,6 @@
 """A user's mistake: one sentence, exit code 2, and nothing written."""
 
+import copy
 import re
 import subprocess
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from support.engine import CONFIGS, SHAPES, args_for_test, args_for_train, shapes_at
 from support.processes import run_script
@@ -371,3 +372,37 @@ def test_other_schedules_are_not_looked_at() -> None:
     ):
         check_one_cycle(Config({'train_cfg': {'max_iters': 9}, 'param_scheduler': schedule}))
     check_one_cycle(Config({'train_cfg': None, 'param_scheduler': {**CYCLE, 'total_steps': 1}}))
+
+
+@pytest.mark.parametrize(
+    ('paramwise', 'place'),
+    [
+        ({'custom_keys': {'backbone': {'lr_mult': 0.1}}}, 'custom_keys.backbone.lr_mult=0.1'),
+        ({'bias_lr_mult': 2.0}, 'bias_lr_mult=2.0'),
+        ({'num_layers': 4, 'decay_rate': 0.7}, 'decay_rate=0.7'),
+        ({'norm_decay_mult': 0.0, 'custom_keys': {'head': {'lr_mult': 1}}}, None),
+    ],
+)
+def test_factors_of_the_learning_rate_beside_one_cycle(
+    paramwise: dict[str, Any], place: str | None
+) -> None:
+    """MMEngine's schedulers, stepped: one cycle loses the factors, the others keep them."""
+    model = torch.nn.ModuleDict({'backbone': torch.nn.Linear(1, 1), 'head': torch.nn.Linear(1, 1)})
+    optimizer = {'type': 'SGD', 'lr': 0.1, 'weight_decay': 1e-4}
+    wrapper = {'optimizer': optimizer, 'paramwise_cfg': paramwise}
+    cosine = {'type': 'CosineAnnealingLR', 'T_max': 8, 'by_epoch': False}
+    if 'decay_rate' not in paramwise:
+        for schedule, kept in (({**CYCLE, 'total_steps': 8}, False), (cosine, True)):
+            built = build_optim_wrapper(model, copy.deepcopy(wrapper))
+            PARAM_SCHEDULERS.build({**schedule, 'optimizer': built, 'end': 8})
+            rates = {group['lr'] for group in built.param_groups}
+            assert (len(rates) > 1) is (kept and place is not None)
+    check_one_cycle(Config({'optim_wrapper': wrapper, 'param_scheduler': cosine}))
+    several = {**CYCLE, 'eta_max': [0.1, 0.01]}
+    check_one_cycle(Config({'optim_wrapper': wrapper, 'param_scheduler': several}))
+    cfg = Config({'optim_wrapper': wrapper, 'param_scheduler': CYCLE})
+    if place is None:
+        check_one_cycle(cfg)
+        return
+    with pytest.raises(UserError, match=re.escape(f'paramwise_cfg.{place} has no effect beside')):
+        check_one_cycle(cfg)
