@@ -25,10 +25,19 @@ REACHABLE: dict[type, tuple[str, ...]] = {
     HistoryBuffer: ('min', 'max', 'current', 'mean'),
     OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
 }
+_LONGEST_NAME = 200
 
 
 class Refused(pickle.UnpicklingError):
-    """A checkpoint asks for something that is not allowed; the text names it."""
+    """A checkpoint asks for something that is not allowed; the text names it.
+
+    Args:
+        what: The name as the file gives it; it is shortened, and shown in printable letters.
+    """
+
+    def __init__(self, what: str) -> None:
+        shown = what[:_LONGEST_NAME]
+        super().__init__(shown if shown.isprintable() else ascii(shown)[1:-1])
 
 
 class Unusual(pickle.UnpicklingError):

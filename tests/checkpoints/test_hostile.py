@@ -81,6 +81,11 @@ def pickles(mark: Path) -> dict[str, bytes]:
     return {
         # instructions that call
         'REDUCE': system + run + b'R',
+        'a name of several lines': text('os\n\x1b[2J' * 99)
+        + text('system\n')
+        + b'\x93'
+        + run
+        + b'R',
         'REDUCE of STACK_GLOBAL': text('os') + text('system') + b'\x93' + run + b'R',
         'REDUCE with a list for arguments': system + b'](' + touch + b'eR',
         'REDUCE of a reachable function': mean + b')R',
