@@ -99,6 +99,23 @@ def require_torch(version: str, purpose: str) -> None:
         raise UserError(f'{purpose} needs torch>={version}, but {_found("torch")} is installed')
 
 
+def require_numpy() -> None:
+    """Refuse a torch that was built for numpy 1 beside numpy 2: it can hand over no array.
+
+    Raises:
+        UserError: It names both versions, and what to type.
+    """
+    import torch  # here, because whether there is one is asked before
+
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        raise UserError(
+            f'{_found("torch")} does not work with {_found("numpy")} ({error}): pip install '
+            "'numpy<2' 'opencv-python<4.12'"
+        ) from error
+
+
 def _problem(package: str, purpose: str) -> str | None:
     """One sentence about a missing, too old or too new package; None if it fits."""
     dependency = DEPENDENCIES[package]

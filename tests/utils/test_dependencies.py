@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmse.utils import dependencies
 from mmse.utils.errors import UserError
@@ -274,3 +275,17 @@ def test_import_is_light(module):
         f'import sys, {module}; print(sorted({{"mmdet", "mmseg", "mmcv.ops"}} & set(sys.modules)))'
     )
     assert (done.returncode, done.stdout.strip()) == (0, '[]'), done.stderr
+
+
+def test_torch_of_numpy_1_beside_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    dependencies.require_numpy()
+
+    def numpy(tensor: torch.Tensor) -> None:
+        raise RuntimeError('Numpy is not available')
+
+    monkeypatch.setattr(torch.Tensor, 'numpy', numpy)
+    sentence = (
+        r"^torch \S+ does not work with numpy \S+ \(Numpy is not available\): pip install 'nu"
+    )
+    with pytest.raises(UserError, match=sentence):
+        dependencies.require_numpy()

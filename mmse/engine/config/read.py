@@ -11,7 +11,7 @@ from mmse.engine.config.find import find_config, own_names_in_bases
 from mmse.engine.config.override import override
 from mmse.engine.config.own_data import apply_own_data
 from mmse.engine.config.swap import parse_attention, swap_backbone
-from mmse.utils.dependencies import require
+from mmse.utils.dependencies import require, require_numpy
 from mmse.utils.errors import UserError
 
 
@@ -43,10 +43,11 @@ def read_config(name: str) -> Config:
     """Read a training config as it is; see ``load_config``.
 
     Raises:
-        UserError: The file does not exist or does not parse, or the package that it is for is
-            not installed.
+        UserError: The file does not exist or does not parse, the package that it is for is not
+            installed, or torch does not work with the numpy beside it.
     """
     cfg = read_file(name)
+    require_numpy()
     if (scope := cfg.get('default_scope')) in ('mmdet', 'mmseg', 'mmpretrain'):
         require(scope, name)
     return cfg
