@@ -111,8 +111,8 @@ def require_numpy() -> None:
         torch.zeros(1).numpy()
     except RuntimeError as error:
         raise UserError(
-            f'{_found("torch")} does not work with {_found("numpy")} ({error}): pip install '
-            "'numpy<2' 'opencv-python<4.12'"
+            f'torch {torch.__version__} does not work with numpy {metadata.version("numpy")} '
+            f"({error}): pip install 'numpy<2' 'opencv-python<4.12'"
         ) from error
 
 

@@ -284,8 +284,6 @@ def test_torch_of_numpy_1_beside_numpy_2(monkeypatch: pytest.MonkeyPatch) -> Non
         raise RuntimeError('Numpy is not available')
 
     monkeypatch.setattr(torch.Tensor, 'numpy', numpy)
-    sentence = (
-        r"^torch \S+ does not work with numpy \S+ \(Numpy is not available\): pip install 'nu"
-    )
+    sentence = r'^torch \S+ does not work with numpy \S+ \(Numpy is not available\): pip install '
     with pytest.raises(UserError, match=sentence):
         dependencies.require_numpy()
