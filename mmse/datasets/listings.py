@@ -13,10 +13,18 @@ from mmse.utils.errors import UserError
 from mmse.utils.text import name_some, repeated
 
 Colour = tuple[int, int, int]
+
+
+def _numbered(lines: list[str]) -> bool:
+    """Whether each line begins with its label; names such as "2 euro" do not count from 0."""
+    found = [re.match(r'(\d+)\W+\w', line) for line in lines]
+    return sorted(int(match[1]) for match in found if match) == list(range(len(lines)))
+
+
 # What people write in place of one name per line, each of which would shift or spoil the names.
 _OTHER_FORMS: dict[str, Callable[[list[str]], bool]] = {
     'has a comment': lambda lines: any(line.startswith(('#', '//')) for line in lines),
-    'numbers its names': lambda lines: all(re.match(r'\d+\W+\w', line) for line in lines),
+    'numbers its names': _numbered,
     'is JSON': lambda lines: lines[0].startswith(('[', '{')),
     'is YAML': lambda lines: all(line.startswith('- ') for line in lines),
     'has all names in one line': lambda lines: len(lines) == 1 and ',' in lines[0],

@@ -145,7 +145,8 @@ def check_one_cycle(cfg: Config) -> None:
 
 def _refuse_factors(cfg: Config) -> None:
     """Refuse learning rates of their own for some parameters, which one cycle sets for all."""
-    for place, value in walk({'optim_wrapper': cfg.get('optim_wrapper')}):
+    paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg')
+    for place, value in walk(paramwise, 'optim_wrapper.paramwise_cfg'):
         if place.endswith(('lr_mult', '.decay_rate')) and value != 1:
             raise UserError(
                 f'{place}={value} has no effect beside OneCycleLR, which sets the learning rate of '

@@ -78,6 +78,8 @@ def test_names_of_a_file(tmp_path: Path) -> None:
     assert seg_classes(tmp_path, tmp_path / 'ann') == ('road', 'traffic light')
     names.write_text('3 wheeler\nC#\nroad, wet\n')
     assert seg_classes(tmp_path, tmp_path / 'ann') == ('3 wheeler', 'C#', 'road, wet')
+    names.write_text('1 euro\n2 euro\n')
+    assert seg_classes(tmp_path, tmp_path / 'ann') == ('1 euro', '2 euro')
     for text, sentence in {
         'road\ncar\nroad\n': r'classes\.txt: 1 class names occur more than once \(road\)',
         '\n': r'classes\.txt is empty: write one class name per line, in label order',

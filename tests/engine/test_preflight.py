@@ -380,6 +380,7 @@ def test_other_schedules_are_not_looked_at() -> None:
         ({'custom_keys': {'backbone': {'lr_mult': 0.1}}}, 'custom_keys.backbone.lr_mult=0.1'),
         ({'bias_lr_mult': 2.0}, 'bias_lr_mult=2.0'),
         ({'num_layers': 4, 'decay_rate': 0.7}, 'decay_rate=0.7'),
+        ({'norm_decay_mult': 0.5}, None),
         ({'norm_decay_mult': 0.0, 'custom_keys': {'head': {'lr_mult': 1}}}, None),
     ],
 )
