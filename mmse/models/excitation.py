@@ -1,20 +1,44 @@
-"""Gradients of the excitation, computed again from its inputs.
+"""The excitation of the fused tail and its gradients, on (B, C) numbers.
 
-The fused tail keeps the squeezed descriptors, (B, C), and runs the excitation once more in its
-backward pass, where ordinary autograd differentiates it, whatever modules it is made of. It runs
-on detached parameters, because hooks of the parameters belong to the outer graph.
+::
+
+    s = fuse(s_avg, s_max)      h = fc1(s)      z = fc2(act(h))      g = gate(z / T)      q = gain(g)
+
+This is ``ChannelAttention.excite`` with the tensors that the autograd function of the tail was
+given. The gradients are written by hand: autograd would run the excitation once more, with a
+hundred operations that are over before the next is launched.
 """
 
-import copy
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Container, Mapping
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmse.models import functional
 from mmse.models.attention import ChannelAttention
 
-Module = TypeVar('Module', bound=nn.Module)
+ops = torch.ops.aten
+Tensors = Mapping[str, Tensor]
+
+ACTIVATION_GRADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    'silu': ops.silu_backward,
+    'relu': lambda grad, h: ops.threshold_backward(grad, h, 0),
+}
+GATE_GRADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    'sigmoid': ops.sigmoid_backward,
+    'hardsigmoid': lambda grad, g: ops.hardtanh_backward(grad / 6, g, 0, 1),
+}
+
+
+class Excited(NamedTuple):
+    """What the gradients need of the excitation: (B, C) each, but h, (B, hidden)."""
+
+    s: Tensor
+    h: Tensor
+    z: Tensor | None  # where T is learned
+    g: Tensor
 
 
 def tensors_of(module: nn.Module, prefix: str = '') -> dict[str, Tensor]:
@@ -32,63 +56,103 @@ def tensors_of(module: nn.Module, prefix: str = '') -> dict[str, Tensor]:
     return tensors
 
 
-def excitation_grads(
-    attention: ChannelAttention,
-    s_avg: Tensor | None,
-    s_max: Tensor | None,
-    tensors: Mapping[str, Tensor],
-    needed: Sequence[bool],
-    grad_gain: Tensor,
-) -> list[Tensor | None]:
-    """Gradients of the excitation's inputs.
+def excite(
+    attention: ChannelAttention, s_avg: Tensor | None, s_max: Tensor | None, tensors: Tensors
+) -> tuple[Tensor, Excited]:
+    """The gain of each channel, (B, C), and what its gradients need.
+
+    It computes in the precision of the layers. The attention's watcher is shown the gate.
 
     Args:
         attention: The attention.
         s_avg: Average of each channel, (B, C), or None.
         s_max: Maximum of each channel, (B, C), or None.
-        tensors: What ``tensors_of`` gave in the forward pass.
-        needed: Which of them need a gradient.
+        tensors: What ``tensors_of`` gives.
+    """
+    settings, weight = attention.settings, tensors['fc1.weight']
+    s_avg, s_max = (None if s is None else s.to(weight.dtype) for s in (s_avg, s_max))
+    s = functional.fuse(s_avg, s_max, tensors.get('fusion_logits'))
+    h = F.linear(s, weight, tensors.get('fc1.bias'))
+    hidden = functional.ACTIVATIONS[settings.act](h)
+    z = F.linear(hidden, tensors['fc2.weight'], tensors.get('fc2.bias'))
+    raw = tensors.get('raw_temperature')
+    g = functional.gate(z, settings.gate, settings.temperature if raw is None else F.softplus(raw))
+    if attention.watcher is not None:
+        attention.watcher(g.detach())
+    q = functional.gain(g, settings.residual, tensors.get('alpha', attention.alpha))
+    return q, Excited(s, h, None if raw is None else z, g)
+
+
+def excitation_grads(
+    attention: ChannelAttention,
+    s_avg: Tensor | None,
+    s_max: Tensor | None,
+    excited: Excited,
+    tensors: Tensors,
+    needed: Container[str],
+    grad_gain: Tensor,
+) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
+    """Gradients of the excitation's inputs.
+
+    Args:
+        attention: The attention.
+        s_avg: As ``excite`` got it.
+        s_max: As ``excite`` got it.
+        excited: What ``excite`` gave.
+        tensors: As ``excite`` got them.
+        needed: Names of the tensors whose gradients are asked for.
         grad_gain: Gradient of the gain, (B, C), in at least single precision.
 
     Returns:
-        The gradient of s_avg and of s_max in the precision of ``grad_gain``, then those of
-        ``tensors``; None where the gain does not depend on one, or none is needed.
+        The gradients of s_avg and s_max in the precision of ``grad_gain``, None for one that there
+        is not; and those of the tensors that are needed.
     """
-    with torch.enable_grad():
-        s_avg, s_max = (None if s is None else s.detach().requires_grad_() for s in (s_avg, s_max))
-        values = [
-            tensor.detach().requires_grad_(need)
-            for tensor, need in zip(tensors.values(), needed, strict=True)
-        ]
-        twin = _with_tensors(attention, dict(zip(tensors, values, strict=True)))
-        twin.watcher = None
-        gain = twin.excite(s_avg, s_max)
-    inputs = [s_avg, s_max, *values]
-    grads: list[Tensor | None] = [None] * len(inputs)
-    if not gain.requires_grad:
-        return grads
-    there = {i: t for i, t in enumerate(inputs) if t is not None and t.requires_grad}
-    found = torch.autograd.grad(
-        gain, list(there.values()), grad_gain.to(gain.dtype), allow_unused=True
-    )
-    for i, grad in zip(there, found, strict=True):
-        grads[i] = grad.to(grad_gain.dtype) if grad is not None and i < 2 else grad
-    return grads
+    settings, (s, h, z, g) = attention.settings, excited
+    grads: dict[str, Tensor] = {}
+    grad = grad_gain.to(g.dtype)
+    if settings.residual:
+        if 'alpha' in needed:
+            grads['alpha'] = (grad * g).sum().view_as(tensors['alpha'])
+        grad = grad * tensors.get('alpha', attention.alpha)
+    grad = GATE_GRADS[settings.gate](grad, g)
+    if z is not None:
+        raw = tensors['raw_temperature']
+        temperature = F.softplus(raw)
+        if 'raw_temperature' in needed:
+            slope = (grad * z).sum() / temperature.square()
+            grads['raw_temperature'] = -slope * raw.sigmoid()
+        grad = grad / temperature
+    elif settings.temperature != 1:
+        grad = grad / settings.temperature
+    grad = _linear_grads('fc2', functional.ACTIVATIONS[settings.act](h), grad, tensors, needed, grads)
+    grad = ACTIVATION_GRADS[settings.act](grad, h)
+    grad = _linear_grads('fc1', s, grad, tensors, needed, grads).to(grad_gain.dtype)
+    if s_avg is None or s_max is None:
+        return (None if s_avg is None else grad), (None if s_max is None else grad), grads
+    logits = tensors.get('fusion_logits')
+    if logits is None:
+        return grad, grad, grads
+    weights = logits.softmax(0)
+    if 'fusion_logits' in needed:
+        # Of two weights p and 1 - p with logits l and k: dp/dl = p*(1 - p) = -dp/dk.
+        slope = (grad * (s_avg - s_max)).sum() * weights.prod()
+        grads['fusion_logits'] = torch.stack((slope, -slope)).to(logits.dtype)
+    p_avg, p_max = weights.unbind()
+    return grad * p_avg, grad * p_max, grads
 
 
-def _with_tensors(module: Module, values: Mapping[str, Tensor], prefix: str = '') -> Module:
-    """A shallow copy of a module that computes with other tensors, named as in ``tensors_of``."""
-    twin = copy.copy(module)
-    own = vars(twin)
-    tensors: dict[str, Tensor | None] = dict.fromkeys(module._parameters)
-    for key, value in values.items():
-        name = key.removeprefix(prefix)
-        if key.startswith(prefix) and '.' not in name:
-            own.pop(name, None)
-            tensors[name] = value
-    children = {
-        name: None if child is None else _with_tensors(child, values, f'{prefix}{name}.')
-        for name, child in module._modules.items()
-    }
-    own.update(_parameters=tensors, _modules=children)
-    return twin
+def _linear_grads(
+    layer: str,
+    x: Tensor,
+    grad: Tensor,
+    tensors: Tensors,
+    needed: Container[str],
+    grads: dict[str, Tensor],
+) -> Tensor:
+    """Put the gradients of a linear layer's weight and bias into ``grads``; return that of x."""
+    weight, bias = f'{layer}.weight', f'{layer}.bias'
+    if weight in needed:
+        grads[weight] = grad.t() @ x
+    if bias in needed:
+        grads[bias] = grad.sum(0)
+    return grad @ tensors[weight]

@@ -1,11 +1,13 @@
-"""Operations on whole feature maps; each reads its map once where torch has a kernel for that.
+"""Operations on whole feature maps, by kind of device; each reads its map once where it can.
 
-``mmse.models.fused`` is made of them. Results per sample and channel have the shape (B, C) and at
-least single precision (``accumulator``).
+``mmse.models.eager`` is made of them. A policy says what is fast on a kind of device, and what its
+kernels do to precision: the CPU answers questions about values at once, an accelerator does not.
+Results per sample and channel have the shape (B, C) and at least single precision
+(``accumulator``).
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,126 +16,235 @@ from torch import Tensor
 from mmse.models.versions import adds_mixed_products_in_place
 
 ROW = 1024  # the longest row whose sum in single precision is as exact as the tests ask
+# Where a channel's mean is more deviations than this from zero, y is centred first: in precision
+# mean(y^2) - mean^2 loses the factor's square, y*scale + offset the factor.
+FAR = 32.0**0.5
 
 
-def moments(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each channel, (C,), and the mean of each sample minus it, (B, C)."""
-    kind = accumulator(y)
-    if not y.is_cuda and y.is_contiguous() and y.dtype == kind:
-        # Rows are summed in y's precision and their sums in double: mean(y^2) - mean^2 cancels.
-        rows = y.flatten(2).unsqueeze(2) if y.shape[2] * y.shape[3] <= ROW else y
-        means = rows.mean((2, 3)).double()
-        norms = torch.linalg.vector_norm(rows, dim=-1)
-        squares = norms.square_().mean((0, 2), dtype=means.dtype).div_(rows.shape[3])
-        mean = means.mean(0)
-        var = squares.addcmul_(mean, mean, value=-1).clamp_(min=0)
-    else:
-        means = y.mean((2, 3), dtype=kind).double()
-        var = torch.ops.aten.batch_norm_update_stats(y, None, None, 0.0)[1]
-        mean = means.mean(0)
-    return mean.to(kind), var.to(kind), (means - mean).to(kind)
+class Centred(NamedTuple):
+    """A map and its statistics; its channels' means are ``base + mean``.
+
+    Args:
+        y: The map, (B, C, H, W), from which ``base`` was subtracted unless there is a ``pivot``.
+        pivot: What kernels subtract from y when they read it, (C,), equal to ``base``; or None.
+        base: A value near the mean, (C,), or 0.
+        mean: The rest of the mean, (C,).
+        var: The biased variance, (C,).
+        m: How far each sample's mean is from the channel's, (B, C); None where nobody asked.
+    """
+
+    y: Tensor
+    pivot: Tensor | None
+    base: Tensor | float
+    mean: Tensor
+    var: Tensor
+    m: Tensor | None
 
 
-def peak(y: Tensor, a: Tensor) -> Tensor:
-    """Index into the flattened map, (B, C), at which a*y is largest; the first one in a tie."""
-    if not y.is_contiguous():
-        signed = y * a.sign().to(y.dtype)[:, None, None] if any_of(a, _not_positive) else y
-        return F.adaptive_max_pool2d(signed, 1, return_indices=True)[1].flatten(1)
-    flat = y.flatten(2)
-    if not y.is_cpu:
-        return (flat * a.sign().to(y.dtype)[:, None]).argmax(2)
-    position = _first_maximum(flat)
-    if any_of(a, _not_positive):
-        turned = _not_positive(a).nonzero().squeeze(1)
-        part = flat[:, turned] * a[turned].sign().to(y.dtype)[:, None]
-        position[:, turned] = _first_maximum(part)
-    return position
+class Policy:
+    """What both kinds of devices do alike."""
+
+    def centre(
+        self, y: Tensor, running: tuple[Tensor, Tensor] | None, eps: float, per_sample: bool
+    ) -> Centred:
+        """Find the statistics of y, and centre it where precision asks for that.
+
+        Args:
+            y: (B, C, H, W).
+            running: Mean and variance to take, (C,) each; None for those of y.
+            eps: The norm's.
+            per_sample: Whether ``m`` is needed.
+        """
+        raise NotImplementedError
+
+    def peak(self, y: Tensor, a: Tensor) -> Tensor:
+        """Index into the flattened map, (B, C), at which a*y is largest; the first in a tie."""
+        raise NotImplementedError
+
+    def extremes(self, y: Tensor, a: Tensor) -> Tensor:
+        """The value of y at which a*y is largest, (B, C); any value of y where a is 0."""
+        raise NotImplementedError
+
+    def add_relu_(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """relu(x + shortcut) in place of x."""
+        return x.add_(shortcut).relu_()
+
+    def affine(
+        self,
+        y: Tensor,
+        scale: Tensor,
+        offset: Tensor,
+        pivot: Tensor | None = None,
+        in_place: bool = False,
+    ) -> Tensor:
+        """(y - pivot)*scale + offset with factors (B, C) or (C,), in y's precision.
+
+        With ``in_place`` the result takes y's memory where that is possible.
+        """
+        # Batch norm with variance 0 and eps 1 is the affine map that reads y once. Not by way of
+        # torch.batch_norm: cuDNN's does not say what it subtracts first.
+        zero = torch.zeros_like(scale).view(-1)
+        if scale.dim() == 1:
+            mean = zero if pivot is None else pivot
+            return torch.native_batch_norm(y, scale, offset, mean, zero, False, 0.0, 1.0)[0]
+        if y.is_contiguous():  # all maps are channels of one sample
+            mean = zero if pivot is None else pivot.expand_as(scale).reshape(-1)
+            flat, scale, offset = y.view(1, len(zero), -1), scale.reshape(-1), offset.reshape(-1)
+            if in_place and self.maps_in_place(y, scale):
+                out = (flat, y.new_empty(0), y.new_empty(0))
+                torch.native_batch_norm(flat, scale, offset, mean, zero, False, 0.0, 1.0, out=out)
+                return y
+            mapped = torch.native_batch_norm(flat, scale, offset, mean, zero, False, 0.0, 1.0)[0]
+            # A view that an autograd function returns could not be changed in place.
+            return torch.ops.aten._unsafe_view(mapped, y.shape)  # type: ignore[no-any-return]
+        # The result's precision is given, so that no map is cast to that of the factors.
+        return torch.addcmul(
+            offset[..., None, None], y, scale[..., None, None], out=torch.empty_like(y)
+        )
+
+    def maps_in_place(self, y: Tensor, scale: Tensor) -> bool:
+        """Whether ``affine`` can write to the memory that it reads."""
+        return False
+
+    def add_scaled_(self, x: Tensor, y: Tensor, k: Tensor) -> Tensor:
+        """x + k*y in place of x; x and y (B, C, H, W), k (C,), which may be more precise."""
+        return x.addcmul_(y, k[:, None, None])
+
+    def sums(
+        self, d: Tensor, y: Tensor, mean: Tensor, per_sample: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """sum(d) and sum(d*(y - mean)), (B, C), or (C,) over the samples; mean is (C,)."""
+        if not per_sample:
+            return _norm_backward(d, y, mean)
+        batch, channels = shape = y.shape[:2]
+        if y.is_contiguous():
+            maps = (t.view(1, batch * channels, -1, 1) for t in (d, y))
+            sum_d, sum_dy = _norm_backward(*maps, mean.expand(shape).reshape(-1))  # type: ignore[call-arg]
+            return sum_d.view(shape), sum_dy.view(shape)
+        samples = zip(d.split(1), y.split(1), strict=True)  # type: ignore[no-untyped-call]
+        found = [_norm_backward(*maps, mean) for maps in samples]
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def _not_positive(a: Tensor) -> Tensor:
-    return a <= 0
+class CpuPolicy(Policy):
+    """The CPU: values are read back for nothing, and batch norm's kernel scales before it shifts."""
+
+    def centre(
+        self, y: Tensor, running: tuple[Tensor, Tensor] | None, eps: float, per_sample: bool
+    ) -> Centred:
+        mean, var, m = self._moments(y) if running is None else (*running, None)
+        base: Tensor | float = 0.0
+        if _any(mean.square(), lambda square: square > FAR**2 * (var + eps)):
+            base = mean.to(y.dtype)
+            y = y - base[:, None, None]
+            if running is None:
+                mean, var, m = self._moments(y)
+            else:
+                mean = mean - base
+        if per_sample and m is None:
+            m = y.mean((2, 3), dtype=mean.dtype) - mean
+        return Centred(y, None, base, mean, var, m if per_sample else None)
+
+    def _moments(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and variance of each channel, (C,), and each sample's mean minus it, (B, C)."""
+        kind = accumulator(y)
+        if y.is_contiguous() and y.dtype == kind:
+            # Rows are summed in y's precision and their sums in double: mean(y^2) - mean^2 cancels.
+            rows = y.flatten(2).unsqueeze(2) if y.shape[2] * y.shape[3] <= ROW else y
+            means = rows.mean((2, 3)).double()
+            norms = torch.linalg.vector_norm(rows, dim=-1)
+            squares = norms.square_().mean((0, 2), dtype=means.dtype).div_(rows.shape[3])
+            mean = means.mean(0)
+            var = squares.addcmul_(mean, mean, value=-1).clamp_(min=0)
+        else:
+            means = y.mean((2, 3), dtype=kind).double()
+            var = torch.ops.aten.batch_norm_update_stats(y, None, None, 0.0)[1]
+            mean = means.mean(0)
+        return mean.to(kind), var.to(kind), (means - mean).to(kind)
+
+    def peak(self, y: Tensor, a: Tensor) -> Tensor:
+        turned = _any(a, lambda a: a <= 0)
+        if not y.is_contiguous():
+            signed = y * a.sign().to(y.dtype)[:, None, None] if turned else y
+            return F.adaptive_max_pool2d(signed, 1, return_indices=True)[1].flatten(1)
+        flat = y.flatten(2)
+        position = _first_maximum(flat)
+        if turned:
+            channels = (a <= 0).nonzero().squeeze(1)
+            part = flat[:, channels] * a[channels].sign().to(y.dtype)[:, None]
+            position[:, channels] = _first_maximum(part)
+        return position
+
+    def extremes(self, y: Tensor, a: Tensor) -> Tensor:
+        high = y.amax((2, 3)).to(a.dtype)
+        if _any(a, lambda a: a < 0):
+            high = torch.where(a < 0, y.amin((2, 3)).to(a.dtype), high)
+        return high
+
+    def add_relu_(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        if x.dtype in (torch.float32, torch.float64) and x.dtype == shortcut.dtype:
+            return torch.ops.aten._add_relu_(x, shortcut)  # type: ignore[no-any-return]
+        return super().add_relu_(x, shortcut)
+
+    def maps_in_place(self, y: Tensor, scale: Tensor) -> bool:
+        return y.dtype == scale.dtype
+
+    def add_scaled_(self, x: Tensor, y: Tensor, k: Tensor) -> Tensor:
+        if x.dtype != k.dtype and not adds_mixed_products_in_place():
+            return x.copy_(torch.addcmul(x, y, k[:, None, None]))
+        return super().add_scaled_(x, y, k)
 
 
-def _first_maximum(flat: Tensor) -> Tensor:
-    """Position of the maximum of each row, (B, C, n) to (B, C); on the CPU."""
-    if flat.dtype == torch.float32:
-        return torch.from_numpy(flat.numpy().argmax(2))  # vectorised, which torch's is not
-    return flat.argmax(2)
+class GpuPolicy(Policy):
+    """CUDA and ROCm: nothing waits for a value, and batch norm's kernel subtracts the mean first."""
+
+    def centre(
+        self, y: Tensor, running: tuple[Tensor, Tensor] | None, eps: float, per_sample: bool
+    ) -> Centred:
+        kind = accumulator(y)
+        if running is None:
+            mean, var = torch.ops.aten.batch_norm_update_stats(y, None, None, 0.0)
+        else:
+            mean, var = running
+        pivot, base = None, mean
+        if y.is_contiguous():
+            pivot = mean
+        elif y.dtype == kind:
+            y = y - mean[:, None, None]
+        else:  # y itself is far less exact than the sums
+            base = torch.zeros_like(mean)
+        if running is not None and not per_sample:
+            return Centred(y, pivot, base, mean - base, var, None)
+        if pivot is None:
+            means = y.mean((2, 3), dtype=kind)
+        else:
+            ones = y.new_ones(()).expand_as(y)
+            means = self.sums(ones, y, pivot)[1] / (y.shape[2] * y.shape[3])
+        rest = means.mean(0) if running is None else mean - base
+        return Centred(y, pivot, base, rest, var, means - rest)
+
+    def peak(self, y: Tensor, a: Tensor) -> Tensor:
+        flat = y.flatten(2)
+        # Two searches read less than one in a map that is multiplied by a's sign first.
+        return torch.where(a > 0, flat.argmax(2), flat.argmin(2)).masked_fill_(a == 0, 0)
+
+    def extremes(self, y: Tensor, a: Tensor) -> Tensor:
+        low, high = torch.aminmax(y.flatten(2), dim=2)
+        return torch.where(a < 0, low, high).to(a.dtype)
 
 
-def extremes(y: Tensor, a: Tensor) -> Tensor:
-    """The value of y at which a*y is largest, (B, C); any value of y where a is 0."""
-    high = y.amax((2, 3)).to(a.dtype)
-    if any_of(a, lambda a: a < 0):
-        high = torch.where(a < 0, y.amin((2, 3)).to(a.dtype), high)
-    return high
+POLICIES: dict[str, Policy] = {'cpu': CpuPolicy(), 'cuda': GpuPolicy()}
+POLICIES['meta'] = POLICIES['cuda']  # what is counted without computing
+
+
+def policy_of(y: Tensor) -> Policy:
+    """The policy of the device that y is on."""
+    return POLICIES[y.device.type]
 
 
 def values_at(y: Tensor, position: Tensor) -> Tensor:
     """The value of y at one position per sample and channel, (B, C)."""
     return y.flatten(2).gather(2, position[..., None]).squeeze(2).to(accumulator(y))
-
-
-def affine(y: Tensor, scale: Tensor, offset: Tensor, in_place: bool = False) -> Tensor:
-    """y*scale + offset with (B, C) factors, in the higher of y's precision and theirs.
-
-    With ``in_place`` the result takes y's memory where that is possible, which is in the CPU's
-    caches already.
-    """
-    if y.is_contiguous():
-        # Batch norm with mean 0 and variance 1 is the affine map that reads y once.
-        count = scale.numel()
-        zero, one = (_constant(value, count, scale.dtype, scale.device) for value in (0.0, 1.0))
-        flat, scale, offset = y.view(1, count, -1), scale.reshape(count), offset.reshape(count)
-        if in_place and y.is_cpu and y.dtype == scale.dtype:
-            out = (flat, y.new_empty(0), y.new_empty(0))
-            torch.native_batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, out=out)
-            return y
-        mapped = torch.batch_norm(flat, scale, offset, zero, one, False, 0.0, 0.0, True)
-        # A view that an autograd function returns could not be changed in place.
-        return torch.ops.aten._unsafe_view(mapped, y.shape)  # type: ignore[no-any-return]
-    return torch.addcmul(offset[..., None, None], y, scale[..., None, None])
-
-
-def add_relu_(x: Tensor, shortcut: Tensor) -> Tensor:
-    """relu(x + shortcut) in place of x."""
-    if x.is_cpu and x.dtype in (torch.float32, torch.float64) and x.dtype == shortcut.dtype:
-        return torch.ops.aten._add_relu_(x, shortcut)  # type: ignore[no-any-return]
-    return x.add_(shortcut).relu_()
-
-
-@lru_cache(maxsize=64)
-def _constant(value: float, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full((count,), value, dtype=dtype, device=device)
-
-
-def sums(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """sum_hw(d) and sum_hw(d*(y - mean)), (B, C); mean is (C,)."""
-    # What the backward pass of a batch norm with this mean and variance 1 gives.
-    batch, channels = shape = y.shape[:2]
-    if d.is_contiguous() and y.is_contiguous():  # all maps are channels of one sample
-        maps = (t.view(1, batch * channels, -1, 1) for t in (d, y))
-        sum_d, sum_dy = _norm_backward(*maps, mean.expand(shape).reshape(-1))  # type: ignore[call-arg]
-        return sum_d.view(shape), sum_dy.view(shape)
-    samples = zip(d.split(1), y.split(1), strict=True)  # type: ignore[no-untyped-call]
-    found = [_norm_backward(*maps, mean) for maps in samples]
-    return tuple(torch.stack(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
-
-
-def _norm_backward(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    one = _constant(1.0, len(mean), mean.dtype, mean.device)
-    _, sum_dy, sum_d = torch.ops.aten.native_batch_norm_backward(
-        d, y, one, mean, one, mean, one, False, 0.0, [False, True, True]
-    )
-    return sum_d, sum_dy
-
-
-def add_scaled_(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
-    """x + k*y in place of x; x and y (B, C, H, W), k (C,), which may be more precise."""
-    scale = k[:, None, None]
-    if x.is_cpu and x.dtype != k.dtype and not adds_mixed_products_in_place():
-        return x.copy_(torch.addcmul(x, y, scale))
-    return x.addcmul_(y, scale)
 
 
 def accumulator(y: Tensor) -> torch.dtype:
@@ -147,6 +258,21 @@ def layout(y: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def any_of(values: Tensor, holds: Callable[[Tensor], Tensor]) -> bool:
-    """Whether it holds anywhere; assumed on an accelerator, where asking would wait for it."""
-    return not values.is_cpu or bool(holds(values).any())
+def _norm_backward(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """What the backward pass of a batch norm with this mean and deviation 1 sums, (C,) each."""
+    one = torch.ones_like(mean)  # weight, variance and 1/deviation: kernels differ in what they use
+    _, sum_dy, sum_d = torch.ops.aten.native_batch_norm_backward(
+        d, y, one, mean, one, mean, one, False, 0.0, [False, True, True]
+    )
+    return sum_d, sum_dy
+
+
+def _first_maximum(flat: Tensor) -> Tensor:
+    """Position of the maximum of each row, (B, C, n) to (B, C); on the CPU."""
+    if flat.dtype == torch.float32:
+        return torch.from_numpy(flat.numpy().argmax(2))  # vectorised, which torch's is not
+    return flat.argmax(2)
+
+
+def _any(values: Tensor, holds: Callable[[Tensor], Tensor]) -> bool:
+    return bool(holds(values).any())

@@ -1,5 +1,6 @@
 """What has a public name in newer versions of torch only, for torch 2.1 and later."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -21,21 +22,15 @@ def adds_mixed_products_in_place() -> bool:
     return True
 
 
-def autocast_state(device: str) -> dict[str, Any]:
-    """The arguments of ``torch.autocast`` that set what is set now.
-
-    Args:
-        device: Type of a device; one without autocast, such as meta, is taken for the CPU.
-    """
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """A context in which autocast casts nothing on a device, given its type."""
     if hasattr(torch, 'get_autocast_dtype'):  # since torch 2.4
-        device = device if torch.amp.is_autocast_available(device) else 'cpu'
-        dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     elif device == 'cuda':
-        dtype, enabled = torch.get_autocast_gpu_dtype(), torch.is_autocast_enabled()
+        enabled = torch.is_autocast_enabled()
     else:
-        device = 'cpu'
-        dtype, enabled = torch.get_autocast_cpu_dtype(), torch.is_autocast_cpu_enabled()
-    return {'device_type': device, 'dtype': dtype, 'enabled': enabled}
+        enabled = device == 'cpu' and torch.is_autocast_cpu_enabled()
+    return torch.autocast(device, enabled=False) if enabled else nullcontext()
 
 
 def has_global_hooks() -> bool:
