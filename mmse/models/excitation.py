@@ -2,7 +2,7 @@
 
 ::
 
-    s = fuse(s_avg, s_max)      h = fc1(s)      z = fc2(act(h))      g = gate(z / T)      q = gain(g)
+    s = fuse(s_avg, s_max)    h = fc1(s)    z = fc2(act(h))    g = gate(z / T)    q = gain(g)
 
 This is ``ChannelAttention.excite`` with the tensors that the autograd function of the tail was
 given. The gradients are written by hand: autograd would run the excitation once more, with a
@@ -33,12 +33,14 @@ GATE_GRADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Excited(NamedTuple):
-    """What the gradients need of the excitation: (B, C) each, but h, (B, hidden)."""
+    """What the gradients need of the excitation."""
 
-    s: Tensor
-    h: Tensor
+    s: Tensor  # (B, C), as z and g
+    h: Tensor  # (B, hidden), as act(h)
+    hidden: Tensor
     z: Tensor | None  # where T is learned
     g: Tensor
+    weights: Tensor | None  # of average and maximum, (2,), where they are learned
 
 
 def tensors_of(module: nn.Module, prefix: str = '') -> dict[str, Tensor]:
@@ -57,7 +59,7 @@ def tensors_of(module: nn.Module, prefix: str = '') -> dict[str, Tensor]:
 
 
 def excite(
-    attention: ChannelAttention, s_avg: Tensor | None, s_max: Tensor | None, tensors: Tensors
+    attention: ChannelAttention, squeezed: Tensor, tensors: Tensors
 ) -> tuple[Tensor, Excited]:
     """The gain of each channel, (B, C), and what its gradients need.
 
@@ -65,13 +67,19 @@ def excite(
 
     Args:
         attention: The attention.
-        s_avg: Average of each channel, (B, C), or None.
-        s_max: Maximum of each channel, (B, C), or None.
+        squeezed: Average and maximum of each channel, or one of them, (S, B, C).
         tensors: What ``tensors_of`` gives.
     """
     settings, weight = attention.settings, tensors['fc1.weight']
-    s_avg, s_max = (None if s is None else s.to(weight.dtype) for s in (s_avg, s_max))
-    s = functional.fuse(s_avg, s_max, tensors.get('fusion_logits'))
+    squeezed = squeezed.to(weight.dtype)
+    logits, weights = tensors.get('fusion_logits'), None
+    if len(squeezed) == 1:
+        s = squeezed[0]
+    elif logits is None:
+        s = squeezed.sum(0)
+    else:
+        weights = logits.softmax(0).to(weight.dtype)
+        s = (weights @ squeezed.flatten(1)).view_as(squeezed[0])
     h = F.linear(s, weight, tensors.get('fc1.bias'))
     hidden = functional.ACTIVATIONS[settings.act](h)
     z = F.linear(hidden, tensors['fc2.weight'], tensors.get('fc2.bias'))
@@ -80,65 +88,57 @@ def excite(
     if attention.watcher is not None:
         attention.watcher(g.detach())
     q = functional.gain(g, settings.residual, tensors.get('alpha', attention.alpha))
-    return q, Excited(s, h, None if raw is None else z, g)
+    return q, Excited(s, h, hidden, None if raw is None else z, g, weights)
 
 
 def excitation_grads(
     attention: ChannelAttention,
-    s_avg: Tensor | None,
-    s_max: Tensor | None,
+    squeezed: Tensor,
     excited: Excited,
     tensors: Tensors,
     needed: Container[str],
     grad_gain: Tensor,
-) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Gradients of the excitation's inputs.
 
     Args:
         attention: The attention.
-        s_avg: As ``excite`` got it.
-        s_max: As ``excite`` got it.
+        squeezed: As ``excite`` got it.
         excited: What ``excite`` gave.
         tensors: As ``excite`` got them.
         needed: Names of the tensors whose gradients are asked for.
         grad_gain: Gradient of the gain, (B, C), in at least single precision.
 
     Returns:
-        The gradients of s_avg and s_max in the precision of ``grad_gain``, None for one that there
-        is not; and those of the tensors that are needed.
+        The gradient of ``squeezed``, in the precision of ``grad_gain``, and those of the tensors
+        that are needed.
     """
-    settings, (s, h, z, g) = attention.settings, excited
+    settings, (s, h, hidden, z, g, weights) = attention.settings, excited
     grads: dict[str, Tensor] = {}
     grad = grad_gain.to(g.dtype)
     if settings.residual:
         if 'alpha' in needed:
-            grads['alpha'] = (grad * g).sum().view_as(tensors['alpha'])
+            grads['alpha'] = _dot(grad, g).view_as(tensors['alpha'])
         grad = grad * tensors.get('alpha', attention.alpha)
     grad = GATE_GRADS[settings.gate](grad, g)
     if z is not None:
         raw = tensors['raw_temperature']
         temperature = F.softplus(raw)
         if 'raw_temperature' in needed:
-            slope = (grad * z).sum() / temperature.square()
+            slope = _dot(grad, z) / temperature.square()
             grads['raw_temperature'] = -slope * raw.sigmoid()
         grad = grad / temperature
     elif settings.temperature != 1:
         grad = grad / settings.temperature
-    grad = _linear_grads('fc2', functional.ACTIVATIONS[settings.act](h), grad, tensors, needed, grads)
+    grad = _linear_grads('fc2', hidden, grad, tensors, needed, grads)
     grad = ACTIVATION_GRADS[settings.act](grad, h)
-    grad = _linear_grads('fc1', s, grad, tensors, needed, grads).to(grad_gain.dtype)
-    if s_avg is None or s_max is None:
-        return (None if s_avg is None else grad), (None if s_max is None else grad), grads
-    logits = tensors.get('fusion_logits')
-    if logits is None:
-        return grad, grad, grads
-    weights = logits.softmax(0)
+    grad = _linear_grads('fc1', s, grad, tensors, needed, grads)
+    if weights is None:
+        return grad.to(grad_gain.dtype).expand_as(squeezed), grads
     if 'fusion_logits' in needed:
-        # Of two weights p and 1 - p with logits l and k: dp/dl = p*(1 - p) = -dp/dk.
-        slope = (grad * (s_avg - s_max)).sum() * weights.prod()
-        grads['fusion_logits'] = torch.stack((slope, -slope)).to(logits.dtype)
-    p_avg, p_max = weights.unbind()
-    return grad * p_avg, grad * p_max, grads
+        of_weights = squeezed.to(grad.dtype).flatten(1) @ grad.flatten()
+        grads['fusion_logits'] = ops._softmax_backward_data(of_weights, weights, 0, weights.dtype)
+    return (weights[:, None, None] * grad).to(grad_gain.dtype), grads
 
 
 def _linear_grads(
@@ -156,3 +156,7 @@ def _linear_grads(
     if bias in needed:
         grads[bias] = grad.sum(0)
     return grad @ tensors[weight]
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())

@@ -63,9 +63,9 @@ def fused_tail(
         return out
     with without_autocast(y.device.type):
         group = synchronised.group_of(norm)
-        known, *squeezed = eager.squeeze(y, norm, attention.settings.squeeze, False, group)
-        q, _ = excite(attention, *squeezed, tensors)
-        return eager.apply(known, norm.bias, q.to(known.a.dtype), shortcut, in_place=reuse)
+        known, squeezed = eager.squeeze(y, norm, attention.settings.squeeze, False, group)
+        q, _ = excite(attention, squeezed, tensors)
+        return eager.apply(known, q.to(known.a.dtype), shortcut, in_place=reuse)[0]
 
 
 class _Tail(torch.autograd.Function):
@@ -84,15 +84,15 @@ class _Tail(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Tensor:
         ctx.attention, ctx.names = attention, names
-        ctx.through_batch, ctx.group = eager.uses_batch(norm), synchronised.group_of(norm)
+        ctx.through_batch, ctx.group = passes.uses_batch(norm), synchronised.group_of(norm)
         ctx.shortcut_dtype = shortcut.dtype
         with without_autocast(y.device.type):
             squeeze = attention.settings.squeeze
-            known, s_avg, s_max = eager.squeeze(y, norm, squeeze, True, ctx.group)
-            gain, excited = excite(attention, s_avg, s_max, dict(zip(names, tensors, strict=True)))
+            known, squeezed = eager.squeeze(y, norm, squeeze, True, ctx.group)
+            gain, excited = excite(attention, squeezed, dict(zip(names, tensors, strict=True)))
             q = gain.to(known.a.dtype)
-            out = eager.apply(known, bias, q, shortcut)
-        ctx.save_for_backward(out, bias, q, s_avg, s_max, *known, *excited, *tensors)
+            out, scale = eager.apply(known, q, shortcut)
+        ctx.save_for_backward(out, q, scale, squeezed, *known, *excited, *tensors)
         return out
 
     @staticmethod
@@ -108,25 +108,29 @@ class _Tail(torch.autograd.Function):
 
 def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``_Tail.forward``."""
-    out, bias, q, s_avg, s_max, *rest = ctx.saved_tensors
+    out, q, scale, squeezed, *rest = ctx.saved_tensors
     known, rest = Squeezed(*rest[: len(Squeezed._fields)]), rest[len(Squeezed._fields) :]
     excited, rest = Excited(*rest[: len(Excited._fields)]), rest[len(Excited._fields) :]
     tensors = dict(zip(ctx.names, rest, strict=True))
+    squeeze = ctx.attention.settings.squeeze
     needs_y, needs_shortcut, *others = ctx.needs_input_grad
     grad_out = grad_out.contiguous(memory_format=passes.layout(out))
     d, sum_d, sum_dy = eager.reduce_backward(grad_out, out, known, per_sample=True)
     grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
     if not (needs_y or any(others)):
         return None, grad_shortcut, *[None] * len(others)
-    grad_q = (bias * sum_d).addcmul_(known.a, sum_dy)
+    grad_q = (known.at * sum_d).addcmul_(known.a, sum_dy)
     needed = [name for name, need in zip(tensors, others[-len(tensors) :], strict=True) if need]
-    u, v, grads = excitation_grads(ctx.attention, s_avg, s_max, excited, tensors, needed, grad_q)
-    sum_g, sum_gy = eager.norm_grads(known, q, u, v, sum_d, sum_dy)
-    grad_y = None
+    slopes, grads = excitation_grads(ctx.attention, squeezed, excited, tensors, needed, grad_q)
+    sum_g, sum_gy = eager.norm_grads(known, q, slopes, sum_d, sum_dy)
+    grad_weight, grad_y = sum_gy * known.invstd, None
     if needs_y:
-        sums = (sum_g, sum_gy) if ctx.through_batch else None
-        if sums is not None and ctx.group is not None:
-            sums = synchronised.add_up(*sums, ctx.group)
-        grad_y = eager.apply_backward(d, known, q, u, v, sums)
+        through_batch = (sum_g, grad_weight) if ctx.through_batch else None
+        if ctx.group is not None:
+            total_g, total_gy = synchronised.add_up(sum_g, sum_gy, ctx.group)
+            through_batch = total_g, total_gy * known.invstd
+        u = slopes[0] if 'avg' in squeeze else None
+        v = slopes[-1] if 'max' in squeeze else None
+        grad_y = eager.apply_backward(d, known, scale, u, v, through_batch)
     own = [grads.get(name) for name in tensors]
-    return grad_y, grad_shortcut, sum_gy * known.invstd, sum_g, None, None, None, *own
+    return grad_y, grad_shortcut, grad_weight, sum_g, None, None, None, *own

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.versions import adds_mixed_products_in_place
 
@@ -22,38 +23,46 @@ FAR = 32.0**0.5
 
 
 class Centred(NamedTuple):
-    """A map and its statistics; its channels' means are ``base + mean``.
+    """A map and its statistics.
 
     Args:
-        y: The map, (B, C, H, W), from which ``base`` was subtracted unless there is a ``pivot``.
-        pivot: What kernels subtract from y when they read it, (C,), equal to ``base``; or None.
-        base: A value near the mean, (C,), or 0.
-        mean: The rest of the mean, (C,).
+        y: The map, (B, C, H, W), less ``shift`` where there is one.
+        shift: What y was shifted by, (C,), or None.
+        pivot: What kernels subtract from y when they read it, (B, C), or None.
+        about: What averages and extremes are given relative to, (C,): the pivot, or y's mean.
+        rest: The mean less ``about``, (C,); None where they are the same.
         var: The biased variance, (C,).
-        m: How far each sample's mean is from the channel's, (B, C); None where nobody asked.
+        averages: Each sample's average less ``about``, (B, C); None where nobody asked.
+        tracked: Whether the norm's running statistics have been updated.
     """
 
     y: Tensor
+    shift: Tensor | None
     pivot: Tensor | None
-    base: Tensor | float
-    mean: Tensor
+    about: Tensor
+    rest: Tensor | None
     var: Tensor
-    m: Tensor | None
+    averages: Tensor | None
+    tracked: bool = False
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the map as it came, (C,)."""
+        mean = self.about if self.rest is None else self.about + self.rest
+        return mean if self.shift is None else mean + self.shift
 
 
 class Policy:
     """What both kinds of devices do alike."""
 
-    def centre(
-        self, y: Tensor, running: tuple[Tensor, Tensor] | None, eps: float, per_sample: bool
-    ) -> Centred:
-        """Find the statistics of y, and centre it where precision asks for that.
+    def centre(self, y: Tensor, norm: _BatchNorm, per_sample: bool, track: bool) -> Centred:
+        """Find the statistics that a norm uses for y, and centre y where precision asks for that.
 
         Args:
             y: (B, C, H, W).
-            running: Mean and variance to take, (C,) each; None for those of y.
-            eps: The norm's.
-            per_sample: Whether ``m`` is needed.
+            norm: The norm.
+            per_sample: Whether each sample's average is needed.
+            track: Whether the running statistics are to be updated here if that saves something.
         """
         raise NotImplementedError
 
@@ -79,16 +88,18 @@ class Policy:
     ) -> Tensor:
         """(y - pivot)*scale + offset with factors (B, C) or (C,), in y's precision.
 
+        The pivot, (B, C), is the same for all samples.
+
         With ``in_place`` the result takes y's memory where that is possible.
         """
         # Batch norm with variance 0 and eps 1 is the affine map that reads y once. Not by way of
         # torch.batch_norm: cuDNN's does not say what it subtracts first.
         zero = torch.zeros_like(scale).view(-1)
         if scale.dim() == 1:
-            mean = zero if pivot is None else pivot
+            mean = zero if pivot is None else pivot[0]
             return torch.native_batch_norm(y, scale, offset, mean, zero, False, 0.0, 1.0)[0]
         if y.is_contiguous():  # all maps are channels of one sample
-            mean = zero if pivot is None else pivot.expand_as(scale).reshape(-1)
+            mean = zero if pivot is None else pivot.view(-1)
             flat, scale, offset = y.view(1, len(zero), -1), scale.reshape(-1), offset.reshape(-1)
             if in_place and self.maps_in_place(y, scale):
                 out = (flat, y.new_empty(0), y.new_empty(0))
@@ -113,37 +124,43 @@ class Policy:
     def sums(
         self, d: Tensor, y: Tensor, mean: Tensor, per_sample: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """sum(d) and sum(d*(y - mean)), (B, C), or (C,) over the samples; mean is (C,)."""
-        if not per_sample:
-            return _norm_backward(d, y, mean)
+        """sum(d) and sum(d*(y - mean)), (B, C), or (C,) over the samples.
+
+        The mean, (C,) or (B, C), is the same for all samples.
+        """
         batch, channels = shape = y.shape[:2]
-        if y.is_contiguous():
+        if per_sample and y.is_contiguous():
             maps = (t.view(1, batch * channels, -1, 1) for t in (d, y))
             sum_d, sum_dy = _norm_backward(*maps, mean.expand(shape).reshape(-1))  # type: ignore[call-arg]
             return sum_d.view(shape), sum_dy.view(shape)
+        mean = mean if mean.dim() == 1 else mean[0]
+        if not per_sample:
+            return _norm_backward(d, y, mean)
         samples = zip(d.split(1), y.split(1), strict=True)  # type: ignore[no-untyped-call]
         found = [_norm_backward(*maps, mean) for maps in samples]
         return tuple(torch.stack(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
 class CpuPolicy(Policy):
-    """The CPU: values are read back for nothing, and batch norm's kernel scales before it shifts."""
+    """The CPU: reading a value back costs nothing; batch norm's kernel scales, then shifts."""
 
-    def centre(
-        self, y: Tensor, running: tuple[Tensor, Tensor] | None, eps: float, per_sample: bool
-    ) -> Centred:
-        mean, var, m = self._moments(y) if running is None else (*running, None)
-        base: Tensor | float = 0.0
-        if _any(mean.square(), lambda square: square > FAR**2 * (var + eps)):
-            base = mean.to(y.dtype)
-            y = y - base[:, None, None]
-            if running is None:
+    def centre(self, y: Tensor, norm: _BatchNorm, per_sample: bool, track: bool) -> Centred:
+        m, batch = None, uses_batch(norm)
+        if batch:
+            mean, var, m = self._moments(y)
+        else:
+            mean, var = _running(norm, y)
+        shift = None
+        if _any(mean.square(), lambda square: square > FAR**2 * (var + norm.eps)):
+            shift = mean.to(y.dtype)
+            y = y - shift[:, None, None]
+            if batch:
                 mean, var, m = self._moments(y)
             else:
-                mean = mean - base
+                mean = mean - shift
         if per_sample and m is None:
             m = y.mean((2, 3), dtype=mean.dtype) - mean
-        return Centred(y, None, base, mean, var, m if per_sample else None)
+        return Centred(y, shift, None, mean, None, var, m if per_sample else None)
 
     def _moments(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean and variance of each channel, (C,), and each sample's mean minus it, (B, C)."""
@@ -196,32 +213,37 @@ class CpuPolicy(Policy):
 
 
 class GpuPolicy(Policy):
-    """CUDA and ROCm: nothing waits for a value, and batch norm's kernel subtracts the mean first."""
+    """CUDA and ROCm: nothing waits for a value; batch norm's kernel subtracts the mean first."""
 
-    def centre(
-        self, y: Tensor, running: tuple[Tensor, Tensor] | None, eps: float, per_sample: bool
-    ) -> Centred:
-        kind = accumulator(y)
-        if running is None:
-            mean, var = torch.ops.aten.batch_norm_update_stats(y, None, None, 0.0)
+    def centre(self, y: Tensor, norm: _BatchNorm, per_sample: bool, track: bool) -> Centred:
+        kind, batch = accumulator(y), uses_batch(norm)
+        track = track and norm.momentum is not None and norm.running_mean is not None
+        if batch:
+            kept = (norm.running_mean, norm.running_var) if track else (None, None)
+            found = torch.ops.aten.batch_norm_update_stats(y, *kept, norm.momentum or 0.0)
+            mean, var = (statistic.to(kind) for statistic in found)
         else:
-            mean, var = running
-        pivot, base = None, mean
+            mean, var = _running(norm, y)
+        n = y.shape[2] * y.shape[3]
         if y.is_contiguous():
-            pivot = mean
-        elif y.dtype == kind:
-            y = y - mean[:, None, None]
-        else:  # y itself is far less exact than the sums
-            base = torch.zeros_like(mean)
-        if running is not None and not per_sample:
-            return Centred(y, pivot, base, mean - base, var, None)
-        if pivot is None:
-            means = y.mean((2, 3), dtype=kind)
-        else:
+            pivot = mean.repeat(len(y), 1)
+            if not (batch or per_sample):
+                return Centred(y, None, pivot, mean, None, var, None)
             ones = y.new_ones(()).expand_as(y)
-            means = self.sums(ones, y, pivot)[1] / (y.shape[2] * y.shape[3])
-        rest = means.mean(0) if running is None else mean - base
-        return Centred(y, pivot, base, rest, var, means - rest)
+            averages = self.sums(ones, y, pivot)[1].div_(n)
+            rest = averages.mean(0) if batch else None
+            return Centred(y, None, pivot, mean, rest, var, averages, track)
+        shift = None
+        if y.dtype == kind:  # half precision is far less exact than sums over it
+            shift = mean
+            y = y - shift[:, None, None]
+            mean = torch.zeros_like(mean)
+        if not (batch or per_sample):
+            return Centred(y, shift, None, mean, None, var, None)
+        averages = y.mean((2, 3), dtype=kind)
+        if batch:
+            mean = averages.mean(0)
+        return Centred(y, shift, None, mean, None, var, averages - mean, track)
 
     def peak(self, y: Tensor, a: Tensor) -> Tensor:
         flat = y.flatten(2)
@@ -235,6 +257,17 @@ class GpuPolicy(Policy):
 
 POLICIES: dict[str, Policy] = {'cpu': CpuPolicy(), 'cuda': GpuPolicy()}
 POLICIES['meta'] = POLICIES['cuda']  # what is counted without computing
+
+
+def uses_batch(norm: _BatchNorm) -> bool:
+    """Whether a norm takes the statistics of the batch."""
+    return norm.training or norm.running_mean is None
+
+
+def _running(norm: _BatchNorm, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The running mean and variance, (C,) each, in the precision of sums over y."""
+    kind = accumulator(y)
+    return norm.running_mean.to(kind), norm.running_var.to(kind)  # type: ignore[union-attr]
 
 
 def policy_of(y: Tensor) -> Policy:

@@ -35,7 +35,7 @@ def merge(found: Centred, count: float, eps: float, group: Group) -> tuple[Centr
         eps: The norm's.
         group: The processes.
     """
-    mean = found.mean + found.base
+    mean = found.mean
     own = torch.cat((mean, (found.var + eps).rsqrt(), mean.new_full((1,), count)))
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, own, group=group)
@@ -46,9 +46,15 @@ def merge(found: Centred, count: float, eps: float, group: Group) -> tuple[Centr
     # A process without images sends zeros: its variance must not become infinite times zero.
     variances = torch.where(counts > 0, invstds.square().reciprocal() - eps, 0)
     var = (shares * (variances + (means - merged).square())).sum(0)
-    rest = merged - found.base
-    m = None if found.m is None else found.m + (found.mean - rest)
-    return found._replace(mean=rest, var=var.clamp_(min=0), m=m), total
+    # What the averages are about stays; only the mean's distance from it is another one.
+    return found._replace(rest=_less(merged, found), var=var.clamp_(min=0)), total
+
+
+def _less(mean: Tensor, found: Centred) -> Tensor:
+    """A mean of maps as they came, less what the averages are about, (C,)."""
+    if found.shift is not None:
+        mean = mean - found.shift
+    return mean - found.about
 
 
 def add_up(sum_g: Tensor, sum_gy: Tensor, group: Group) -> tuple[Tensor, Tensor]:
