@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from support import cuda_kernels
 from torch import Tensor
+
+from mmse.models import policies
 
 # Tests of what needs a newer torch than the oldest that is supported.
 if not hasattr(torch.serialization, 'add_safe_globals'):
@@ -54,6 +57,15 @@ def single_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=['cpu', 'gpu'])
+def policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The fused tail takes the branches of a kind of device, with its kernels' rounding."""
+    if request.param == 'gpu':
+        monkeypatch.setitem(policies.POLICIES, 'cpu', policies.POLICIES['cuda'])
+        monkeypatch.setattr(torch, 'native_batch_norm', cuda_kernels.native_batch_norm)
+    return str(request.param)
 
 
 def _attention_formula(x: Tensor, params: dict[str, Tensor], settings: dict[str, Any]) -> Tensor:

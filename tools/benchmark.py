@@ -7,6 +7,7 @@ from mmse.benchmark.compare import run
 from mmse.benchmark.growth import write_growth
 from mmse.benchmark.records import DTYPES, MODES, Settings
 from mmse.benchmark.tables import table, write
+from mmse.benchmark.traffic import write_traffic
 from mmse.engine.cli import exit_with_one_sentence
 
 
@@ -45,9 +46,19 @@ def main() -> None:
         action='store_true',
         help='plot full attention over plain at several sizes, batches and depths',
     )
+    parser.add_argument(
+        '--traffic',
+        action='store_true',
+        help='count the maps and launches of one block on CPUs and GPUs, without measuring time',
+    )
     parser.add_argument('--out', type=Path, default=Path('results/benchmark'))
     args = vars(parser.parse_args())
-    out, growth = args.pop('out'), args.pop('growth')
+    out, growth, traffic = (args.pop(name) for name in ('out', 'growth', 'traffic'))
+    if traffic:
+        text, files = write_traffic(out)
+        print(text)
+        print('written:', *files)
+        return
     if growth:
         print('written:', *write_growth(Settings(**args), out))
         return

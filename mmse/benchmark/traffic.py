@@ -7,7 +7,8 @@ operation that reaches the kernels. The counts are exact and free of noise.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mmse.benchmark.peers import import_peers
-from mmse.models import ChannelAttention, passes
+from mmse.models import ChannelAttention, policies
 from mmse.models.fused import fused_tail
 from mmse.models.settings import PRESETS
+from mmse.utils.files import write_json, write_text
 
 # Two images, as detectors have them on a GPU; in channels_last each further one adds operations.
 SHAPE = (2, 64, 16, 16)
@@ -80,11 +82,11 @@ class Traffic:
     kept: float
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts bytes of whole maps and operations; see ``Traffic``."""
 
     def __init__(self, numel: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numel = numel
         self.bytes = self.launches = 0
 
@@ -177,8 +179,8 @@ def count(tail: Tail, norm: nn.Module, extra: nn.Module | None, case: Case) -> T
 def _branches_of(device: str) -> Iterator[None]:
     """Tensors on the CPU take the branches of a device."""
     # NumPy's search on the CPU reads a map once, as torch's does, but no dispatch mode sees it.
-    seen = mock.patch.object(passes, '_first_maximum', lambda flat: flat.argmax(2))
-    with seen, mock.patch.dict(passes.POLICIES, cpu=passes.POLICIES[device]):
+    seen = mock.patch.object(policies, '_first_maximum', lambda flat: flat.argmax(2))
+    with seen, mock.patch.dict(policies.POLICIES, cpu=policies.POLICIES[device]):
         yield
 
 
@@ -224,12 +226,53 @@ def tails() -> dict[str, tuple[Tail, nn.Module | None]]:
     return found
 
 
-def count_all(cases: dict[str, Case]) -> dict[str, dict[str, Traffic]]:
+CASES = {
+    'training, fp32': Case('training'),
+    'norm_eval, fp32': Case('norm_eval'),
+    'inference, fp32': Case('inference'),
+    'training, fp32, channels_last': Case('training', channels_last=True),
+    'training, AMP': Case('training', amp=True),
+    'training, AMP, channels_last': Case('training', amp=True, channels_last=True),
+    'norm_eval, AMP, channels_last': Case('norm_eval', amp=True, channels_last=True),
+    'inference, AMP, channels_last': Case('inference', amp=True, channels_last=True),
+    'training on a CPU': Case('training', device='cpu'),
+    'inference on a CPU': Case('inference', device='cpu'),
+}
+
+
+def count_all() -> dict[str, dict[str, Traffic]]:
     """The traffic of every tail in every case, by the names of both."""
     return {
         name: {
             label: count(tail, nn.BatchNorm2d(SHAPE[1]), module, case)
-            for label, case in cases.items()
+            for label, case in CASES.items()
         }
         for name, (tail, module) in tails().items()
     }
+
+
+def traffic_table(counts: dict[str, dict[str, Traffic]]) -> str:
+    """Markdown; a cell has the maps read or written, the operations, and the maps kept."""
+    lines = ['| ' + ' | '.join(('tail', *CASES)) + ' |', '|---|' + '---:|' * len(CASES)]
+    for name, row in counts.items():
+        cells = [f'{t.maps:g} / {t.launches} / {t.kept:.2f}' for t in row.values()]
+        lines.append('| ' + ' | '.join((name, *cells)) + ' |')
+    return '\n'.join(lines)
+
+
+def write_traffic(folder: Path) -> tuple[str, list[Path]]:
+    """Count everything, write ``traffic.json`` and ``traffic.md``; the table and their paths."""
+    counts = count_all()
+    table = traffic_table(counts)
+    files = [folder / 'traffic.json', folder / 'traffic.md']
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {name: {label: asdict(t) for label, t in row.items()} for name, row in counts.items()}
+    write_json(files[0], {'torch': torch.__version__, 'tails': rows})
+    head = (
+        '# What the tail of one block moves\n\nNorm, attention, addition and ReLU, forward and, in '
+        'training, backward: feature maps read or written / operations that reach a kernel / '
+        "maps kept for the backward pass. Counted on a CPU with each device's branches; two "
+        f'images; torch {torch.__version__}.'
+    )
+    write_text(files[1], f'{head}\n\n{table}\n')
+    return table, files

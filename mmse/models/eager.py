@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models import passes, synchronised
-from mmse.models.passes import Centred, policy_of
+from mmse.models.passes import Centred
+from mmse.models.policies import policy_of
 from mmse.models.synchronised import Group
 
 
@@ -30,7 +31,7 @@ class Squeezed(NamedTuple):
         invstd: 1/sqrt(var + eps), (C,).
         values: y - about, averaged and at the maximum of a*y, (S, B, C): one of them or both.
         position: Where that maximum is in the flattened map, (B, C).
-        count: Values of a channel in all processes, (1,), where the norm is synchronised.
+        total: Values of a channel in all processes, (1,), where the norm is synchronised.
     """
 
     y: Tensor
@@ -43,13 +44,16 @@ class Squeezed(NamedTuple):
     invstd: Tensor
     values: Tensor | None
     position: Tensor | None
-    count: Tensor | None
+    total: Tensor | None
+
+    def descriptors(self) -> Tensor:
+        """Average and maximum of the norm's output, or one of them, (S, B, C)."""
+        assert self.values is not None
+        return torch.addcmul(self.at, self.a, self.values)
 
 
-def squeeze(
-    y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: Group | None
-) -> tuple[Squeezed, Tensor | None]:
-    """Statistics of y, and the squeezed descriptors, (S, B, C): average, maximum or both.
+def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: Group | None) -> Squeezed:
+    """Statistics of y, and its averages and extremes, those that a squeeze needs.
 
     The running statistics are updated as BatchNorm2d does.
 
@@ -64,32 +68,30 @@ def squeeze(
     policy, batch = policy_of(y), passes.uses_batch(norm)
     track = norm.training and norm.track_running_stats
     found = policy.centre(y, norm, 'avg' in mode, track and group is None)
-    count = None
+    total = None
     if batch:
-        total: Tensor | float = y.numel() / y.shape[1]
+        values = y.numel() / y.shape[1]
         if group is not None:
-            found, total = synchronised.merge(found, total, norm.eps, group)
-            count = total
+            found, total = synchronised.merge(found, values, norm.eps, group)
         if track:
-            _track(norm, found, total)
+            _track(norm, found, values if total is None else total)
     y, shift, pivot, about, rest, var, averages, _ = found
     invstd = (var + norm.eps).rsqrt_()
     a = norm.weight * invstd
     at = norm.bias if rest is None else torch.addcmul(norm.bias, a, rest, value=-1)
-    position = stacked = squeezed = None
-    values = [averages] if 'avg' in mode else []
+    position = None
+    squeezed = [] if averages is None or 'avg' not in mode else [averages]
     if 'max' in mode:
         if locate:
             position = policy.peak(y, a)
             extreme = passes.values_at(y, position)
         else:
             extreme = policy.extremes(y, a)
-        values.append(extreme - (about if pivot is None else pivot))
-    if values:
-        stacked = torch.stack(values) if len(values) > 1 else values[0][None]
-        squeezed = torch.addcmul(at, a, stacked)
-    known = (y, shift, pivot, about, rest, a, at, invstd, stacked, position, count)
-    return Squeezed(*known), squeezed
+        squeezed.append(extreme - (about if pivot is None else pivot))
+    stacked = None
+    if squeezed:
+        stacked = torch.stack(squeezed) if len(squeezed) > 1 else squeezed[0][None]
+    return Squeezed(y, shift, pivot, about, rest, a, at, invstd, stacked, position, total)
 
 
 def apply(
@@ -164,7 +166,7 @@ def apply_backward(
         k, c = None, torch.zeros_like(a)
     else:
         grad_bias, grad_weight = through_batch
-        b = a / (-len(y) * n if known.count is None else -known.count)
+        b = a / (-len(y) * n if known.total is None else -known.total)
         k = (known.invstd * grad_weight).mul_(b)
         c = torch.addcmul(b * grad_bias, k, known.about, value=-1)
         if known.rest is not None:

@@ -117,9 +117,10 @@ def excitation_grads(
     grads: dict[str, Tensor] = {}
     grad = grad_gain.to(g.dtype)
     if settings.residual:
-        if 'alpha' in needed:
-            grads['alpha'] = _dot(grad, g).view_as(tensors['alpha'])
-        grad = grad * tensors.get('alpha', attention.alpha)
+        alpha = tensors.get('alpha', attention.alpha)
+        if isinstance(alpha, Tensor) and 'alpha' in needed:
+            grads['alpha'] = _dot(grad, g).view_as(alpha)
+        grad = grad * alpha  # type: ignore[operator]
     grad = GATE_GRADS[settings.gate](grad, g)
     if z is not None:
         raw = tensors['raw_temperature']

@@ -63,8 +63,8 @@ def fused_tail(
         return out
     with without_autocast(y.device.type):
         group = synchronised.group_of(norm)
-        known, squeezed = eager.squeeze(y, norm, attention.settings.squeeze, False, group)
-        q, _ = excite(attention, squeezed, tensors)
+        known = eager.squeeze(y, norm, attention.settings.squeeze, False, group)
+        q, _ = excite(attention, known.descriptors(), tensors)
         return eager.apply(known, q.to(known.a.dtype), shortcut, in_place=reuse)[0]
 
 
@@ -88,7 +88,8 @@ class _Tail(torch.autograd.Function):
         ctx.shortcut_dtype = shortcut.dtype
         with without_autocast(y.device.type):
             squeeze = attention.settings.squeeze
-            known, squeezed = eager.squeeze(y, norm, squeeze, True, ctx.group)
+            known = eager.squeeze(y, norm, squeeze, True, ctx.group)
+            squeezed = known.descriptors()
             gain, excited = excite(attention, squeezed, dict(zip(names, tensors, strict=True)))
             q = gain.to(known.a.dtype)
             out, scale = eager.apply(known, q, shortcut)

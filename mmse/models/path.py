@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.attention import ChannelAttention
+from mmse.models.policies import POLICIES
 from mmse.models.versions import has_global_hooks, is_compiling
 
 
@@ -21,6 +22,7 @@ class Plain(Enum):
     EXCITATION = auto()
     SWITCHED_OFF = auto()
     NORM = auto()
+    DEVICE = auto()
     NORM_NOT_AFFINE = auto()
     ACTIVATION = auto()
     PARAMETRISED = auto()
@@ -35,12 +37,15 @@ class Plain(Enum):
 # Methods as they were when this module was imported: one that is replaced shows as a difference.
 _ORIGINALS = (
     (_BatchNorm, 'forward', _BatchNorm.forward),
+    (nn.SyncBatchNorm, 'forward', nn.SyncBatchNorm.forward),
     (nn.ReLU, 'forward', nn.ReLU.forward),
     (nn.Linear, 'forward', nn.Linear.forward),
     (ChannelAttention, 'forward', ChannelAttention.forward),
     (ChannelAttention, 'excite', ChannelAttention.excite),
     (ChannelAttention, 'gate', ChannelAttention.gate),
 )
+
+_NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 def why_not_imitated(attention: nn.Module, norm: nn.Module, relu: nn.Module) -> Plain | None:
@@ -49,12 +54,14 @@ def why_not_imitated(attention: nn.Module, norm: nn.Module, relu: nn.Module) -> 
         return Plain.FOREIGN_ATTENTION
     if not all(type(layer) is nn.Linear for layer in attention._modules.values()):
         return Plain.EXCITATION
-    if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
+    if not isinstance(norm, _BatchNorm) or type(norm).forward not in _NORM_FORWARDS:
         return Plain.NORM
     if norm.weight is None or norm.bias is None:
         return Plain.NORM_NOT_AFFINE
     if norm._modules:
         return Plain.PARAMETRISED
+    if norm.weight.device.type not in POLICIES:
+        return Plain.DEVICE
     return None if type(relu) is nn.ReLU else Plain.ACTIVATION
 
 

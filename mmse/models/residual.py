@@ -136,6 +136,7 @@ class ResidualBlock(BaseModule):
             Plain.EXCITATION: 'other layers in the attention',
             Plain.SWITCHED_OFF: 'fused=False',
             Plain.NORM: norm,
+            Plain.DEVICE: 'its device is neither CPU nor CUDA',
             Plain.NORM_NOT_AFFINE: f'{norm} without weight and bias',
             Plain.ACTIVATION: f'{type(self.relu).__name__} as relu',
             Plain.PARAMETRISED: 'parametrised norm',
@@ -153,15 +154,15 @@ class ResidualBlock(BaseModule):
     def _compute(self, x: Tensor) -> Tensor:
         y = self.convolve(x)
         norm = self.norm(self.last)
+        # On both paths before the last norm: synchronised norms exchange messages in this order.
+        shortcut = x if self.downsample is None else self.downsample(x)
         # An empty batch, one value per channel, and symbolic or fake tensors are left to the norm.
         if self.why_plain() is None and type(y) is Tensor and y.numel() > y.shape[1]:
-            shortcut = x if self.downsample is None else self.downsample(x)
             return fused_tail(y, shortcut, norm, self.attention, self.owns_output)  # type: ignore[arg-type]
         out: Tensor = norm(y)
         if self.attention is not None:
             out = self.attention(out)
         out = self.drop_path(self.last_plugins(out))
-        shortcut = x if self.downsample is None else self.downsample(x)
         out = out + shortcut if self._is_kept(norm) else out.add_(shortcut)
         out = self.relu(out)
         return out

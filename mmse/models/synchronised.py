@@ -39,7 +39,8 @@ def merge(found: Centred, count: float, eps: float, group: Group) -> tuple[Centr
     own = torch.cat((mean, (found.var + eps).rsqrt(), mean.new_full((1,), count)))
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, own, group=group)
-    means, invstds, counts = torch.stack(parts).split((len(mean), len(mean), 1), dim=1)
+    both = torch.stack(parts)
+    means, invstds, counts = both[:, : len(mean)], both[:, len(mean) : -1], both[:, -1:]
     total = counts.sum(0)
     shares = counts / total
     merged = (shares * means).sum(0)

@@ -13,7 +13,7 @@ from mmse.models.fused import fused_tail
 from mmse.models.settings import PRESETS
 from mmse.utils.errors import UserError
 
-pytestmark = pytest.mark.usefixtures('single_thread')
+pytestmark = pytest.mark.usefixtures('single_thread', 'policy')
 
 ATTENTIONS: dict[str, dict[str, Any]] = {
     **{name: {'preset': name} for name in PRESETS},

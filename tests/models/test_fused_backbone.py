@@ -51,6 +51,7 @@ def step(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
     [
         {},
         {'depth': 50},
+        {'depth': 50, 'norm_cfg': {'type': 'SyncBN', 'requires_grad': True}},
         {'depth': 50, 'with_cp': True},
         {'norm_eval': True},
         {'norm_cfg': {'type': 'BN', 'requires_grad': False}, 'norm_eval': True},
@@ -88,7 +89,6 @@ def block(**changes: Any) -> SEBottleneck:
 PLAIN_CASES: list[tuple[dict[str, Any], str]] = [
     ({'attention': None}, 'no attention'),
     ({'fused': False}, 'fused=False'),
-    ({'norm_cfg': {'type': 'SyncBN'}}, 'SyncBatchNorm'),
     ({'norm_cfg': {'type': 'GN', 'num_groups': 4}}, 'GroupNorm'),
     ({'norm_cfg': {'type': 'IN'}}, 'InstanceNorm2d'),
     ({'norm_cfg': {'type': 'BN', 'affine': False, 'requires_grad': False}}, 'without weight'),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmse.models.fused import fused_tail
 
-pytestmark = pytest.mark.usefixtures('single_thread')
+pytestmark = pytest.mark.usefixtures('single_thread', 'policy')
 
 
 @pytest.mark.parametrize('train', [True, False], ids=['train', 'eval'])
