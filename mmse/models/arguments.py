@@ -1,9 +1,10 @@
 """Arguments of a ResNet that need more than one line to check or to complete."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmse.models.recompute import RECOMPUTE
 from mmse.utils.errors import UserError
 
 
@@ -31,6 +32,36 @@ def check_stages(
     if max(out_indices) >= num_stages:
         raise UserError(
             f'{owner}.out_indices: {tuple(out_indices)} given; allowed: 0 to {num_stages - 1}'
+        )
+
+
+def check_recompute(
+    owner: str, recompute: str | None, norm_cfg: Mapping[str, Any], **others: Any
+) -> None:
+    """Check that ``recompute`` is known and can hold beside other arguments.
+
+    Args:
+        owner: The class that errors name.
+        recompute: As the user gives it.
+        norm_cfg: The norms' config.
+        **others: Arguments beside which it cannot hold, unless they are None, False or 0.
+
+    Raises:
+        UserError: It names the argument, what was given and what is allowed.
+    """
+    if recompute is None:
+        return
+    if recompute not in RECOMPUTE:
+        allowed = ', '.join(map(repr, RECOMPUTE))
+        raise UserError(f'{owner}.recompute: {recompute!r} given; allowed: {allowed}')
+    for name, value in others.items():
+        if value:
+            given = 'fused=False' if name == 'unfused' else name
+            raise UserError(f'{owner}: recompute={recompute!r} and {given} given; allowed: one')
+    if norm_cfg.get('type') not in ('BN', 'BN2d', 'SyncBN'):
+        raise UserError(
+            f'{owner}: recompute={recompute!r} needs norm_cfg of type BN or SyncBN, but it is '
+            f'{norm_cfg.get("type")!r}'
         )
 
 

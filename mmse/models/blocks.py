@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmcv.cnn import build_conv_layer, build_plugin_layer
-from torch import Tensor, nn
+from torch import nn
 
 from mmse.models.residual import ResidualBlock, Settings
 from mmse.models.resolve import Entry
@@ -37,6 +37,8 @@ class SEBasicBlock(ResidualBlock):
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
             ``path``.
+        recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
+        recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
         drop_path_rate: Probability that a sample skips the branch in training (stochastic depth).
     """
 
@@ -60,6 +62,7 @@ class SEBasicBlock(ResidualBlock):
         init_cfg: Any = None,
         *,
         fused: bool = True,
+        recompute: str | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         if dcn is not None or plugins is not None:
@@ -67,6 +70,7 @@ class SEBasicBlock(ResidualBlock):
         super().__init__(init_cfg)
         self.with_cp = with_cp
         self.fused = fused
+        self.recompute = recompute
         self.stride = stride
         self.dilation = dilation
         self.conv1 = build_conv_layer(
@@ -86,10 +90,6 @@ class SEBasicBlock(ResidualBlock):
         self.downsample = downsample
         self.add_attention(attention, planes)
         self.add_drop_path(drop_path_rate)
-
-    def convolve(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.relu(self.norm1(self.conv1(x))))
-        return out
 
 
 class SEBottleneck(ResidualBlock):
@@ -113,6 +113,8 @@ class SEBottleneck(ResidualBlock):
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
             ``path``.
+        recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
+        recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
         drop_path_rate: Probability that a sample skips the branch in training (stochastic depth).
         groups: Groups of the 3x3 convolution (ResNeXt).
         base_width: Width of a group at ``base_channels`` planes (ResNeXt).
@@ -139,6 +141,7 @@ class SEBottleneck(ResidualBlock):
         init_cfg: Any = None,
         *,
         fused: bool = True,
+        recompute: str | None = None,
         drop_path_rate: float = 0.0,
         groups: int = 1,
         base_width: int = 4,
@@ -151,6 +154,7 @@ class SEBottleneck(ResidualBlock):
             raise UserError('conv_cfg must be None where dcn is given')
         self.with_cp = with_cp
         self.fused = fused
+        self.recompute = recompute
         self.stride = stride
         self.dilation = dilation
         self.style = style
@@ -213,18 +217,3 @@ class SEBottleneck(ResidualBlock):
             self.add_module(name, layer)
             names.append(name)
         return names
-
-    def _plugged(self, x: Tensor, position: str) -> Tensor:
-        for name in self.plugin_names[position]:
-            x = getattr(self, name)(x)
-        return x
-
-    def convolve(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.norm1(self.conv1(x)))
-        out = self._plugged(out, 'after_conv1')
-        out = self.relu(self.norm2(self.conv2(out)))
-        out = self.conv3(self._plugged(out, 'after_conv2'))
-        return out
-
-    def last_plugins(self, x: Tensor) -> Tensor:
-        return self._plugged(x, 'after_conv3')

@@ -1,8 +1,8 @@
 """The four steps of a tail, from torch's operations; the formulas are in ``mmse.models.fused``.
 
-Two of them read whole maps and reduce them to (B, C) numbers (``squeeze``, ``reduce_backward``),
-two write one (``apply``, ``apply_backward``). Without attention, q is None: factors and sums are
-then per channel, (C,).
+Two of them read whole maps and reduce them to (B, C) numbers (``squeeze``, ``sums``), two write
+one (``apply``, ``apply_backward``). Without attention, q is None: factors and sums are then per
+channel, (C,).
 """
 
 from typing import NamedTuple
@@ -108,16 +108,10 @@ def apply(
     return (out.relu_() if shortcut is None else policy.add_relu_(out, shortcut)), scale
 
 
-def reduce_backward(
-    grad_out: Tensor, out: Tensor, known: Squeezed, per_sample: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient d before the relu, and sum(d) and sum(d*(y - about)).
-
-    The sums are (B, C), or (C,) over the samples.
-    """
-    d = torch.ops.aten.threshold_backward(grad_out, out, 0)
+def sums(d: Tensor, known: Squeezed, per_sample: bool) -> tuple[Tensor, Tensor]:
+    """sum(d) and sum(d*(y - about)), (B, C), or (C,) over the samples."""
     about = known.about if known.pivot is None else known.pivot
-    return d, *policy_of(d).sums(d, known.y, about, per_sample)
+    return policy_of(d).sums(d, known.y, about, per_sample)
 
 
 def norm_grads(
@@ -152,7 +146,7 @@ def apply_backward(
     """The gradient of y, (B, C, H, W).
 
     Args:
-        d: As ``reduce_backward`` gives it.
+        d: Gradient before the relu, (B, C, H, W).
         known: As ``squeeze`` gave it.
         scale: As ``apply`` gave it.
         u: Gradient of s_avg, (B, C), or None.

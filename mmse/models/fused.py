@@ -23,8 +23,12 @@ Backward, with d = grad_out*(out > 0), D = sum_hw(d) and E = sum_hw(d*(y - mean)
 
 Only y and out are kept for the backward pass, as in a ResNet without attention. The passes over
 whole maps are in ``mmse.models.eager``.
+
+Without attention and shortcut the same function is norm and relu (``norm_relu``). Its result is not
+kept at all: whoever needs it in the backward pass has it computed once more (``output_again``).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,9 +42,16 @@ from mmse.models.excitation import Excited, excitation_grads, excite, tensors_of
 from mmse.models.versions import without_autocast
 from mmse.utils.errors import UserError
 
+Again = Callable[[], Tensor]
+
 
 def fused_tail(
-    y: Tensor, shortcut: Tensor, norm: _BatchNorm, attention: ChannelAttention, reuse: bool = False
+    y: Tensor,
+    shortcut: Tensor,
+    norm: _BatchNorm,
+    attention: ChannelAttention | None,
+    reuse: bool = False,
+    again: Again | None = None,
 ) -> Tensor:
     """relu(attention(norm(y)) + shortcut), with the norm's running statistics updated.
 
@@ -48,24 +59,58 @@ def fused_tail(
         y: Output of the last convolution, (B, C, H, W), with more than one value per channel.
         shortcut: What is added, (B, C, H, W).
         norm: The branch's last norm, with weight and bias.
-        attention: The block's attention.
+        attention: The block's attention; None for none.
         reuse: The result may take y's memory where no gradients are computed.
+        again: Computes y once more in the backward pass, so that y is not kept.
 
     Raises:
         UserError: when the result is differentiated twice.
         ValueError: as the norm's, for an input of other dimensions than the norm takes.
     """
-    norm._check_input_dim(y)  # type: ignore[no-untyped-call]
-    tensors = tensors_of(attention)
     if torch.is_grad_enabled():
-        inputs = (y, shortcut, norm.weight, norm.bias, norm, attention)
-        out: Tensor = _Tail.apply(*inputs, tuple(tensors), *tensors.values())  # type: ignore[no-untyped-call]
-        return out
+        return _apply(y, shortcut, norm, attention, again)
+    norm._check_input_dim(y)  # type: ignore[no-untyped-call]
     with without_autocast(y.device.type):
-        group = synchronised.group_of(norm)
-        known = eager.squeeze(y, norm, attention.settings.squeeze, False, group)
-        q, _ = excite(attention, known.descriptors(), tensors)
-        return eager.apply(known, q.to(known.a.dtype), shortcut, in_place=reuse)[0]
+        mode = '' if attention is None else attention.settings.squeeze
+        known, q = eager.squeeze(y, norm, mode, False, synchronised.group_of(norm)), None
+        if attention is not None:
+            gain, _ = excite(attention, known.descriptors(), tensors_of(attention))
+            q = gain.to(known.a.dtype)
+        return eager.apply(known, q, shortcut, in_place=reuse)[0]
+
+
+def norm_relu(y: Tensor, norm: _BatchNorm) -> Tensor:
+    """relu(norm(y)), (B, C, H, W), which keeps y alone for the backward pass.
+
+    Raises:
+        UserError: when the result is differentiated twice.
+        ValueError: as the norm's, for an input of other dimensions than the norm takes.
+    """
+    return _apply(y, None, norm, None, None)
+
+
+def output_again(node: Any) -> Tensor:
+    """What ``norm_relu`` returned, given the result's ``grad_fn``, in its backward pass."""
+    if node.output is None:
+        known = Squeezed(*node.saved_tensors[: len(Squeezed._fields)])
+        with torch.no_grad(), without_autocast(known.about.device.type):
+            node.output = eager.apply(known, None, None)[0]
+    output: Tensor = node.output
+    return output
+
+
+def _apply(
+    y: Tensor,
+    shortcut: Tensor | None,
+    norm: _BatchNorm,
+    attention: ChannelAttention | None,
+    again: Again | None,
+) -> Tensor:
+    norm._check_input_dim(y)  # type: ignore[no-untyped-call]
+    tensors = {} if attention is None else tensors_of(attention)
+    inputs = (again, y, shortcut, norm.weight, norm.bias, norm, attention, tuple(tensors))
+    out: Tensor = _Tail.apply(*inputs, *tensors.values())  # type: ignore[no-untyped-call]
+    return out
 
 
 class _Tail(torch.autograd.Function):
@@ -74,55 +119,78 @@ class _Tail(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        again: Again | None,
         y: Tensor,
-        shortcut: Tensor,
+        shortcut: Tensor | None,
         weight: Tensor,
         bias: Tensor,
         norm: _BatchNorm,
-        attention: ChannelAttention,
+        attention: ChannelAttention | None,
         names: tuple[str, ...],
         *tensors: Tensor,
     ) -> Tensor:
-        ctx.attention, ctx.names = attention, names
+        ctx.again, ctx.output, ctx.attention, ctx.names = again, None, attention, names
         ctx.through_batch, ctx.group = passes.uses_batch(norm), synchronised.group_of(norm)
-        ctx.shortcut_dtype = shortcut.dtype
+        ctx.shortcut_dtype = None if shortcut is None else shortcut.dtype
+        kept: list[Tensor | None] = []
         with without_autocast(y.device.type):
-            squeeze = attention.settings.squeeze
-            known = eager.squeeze(y, norm, squeeze, True, ctx.group)
-            squeezed = known.descriptors()
-            gain, excited = excite(attention, squeezed, dict(zip(names, tensors, strict=True)))
-            q = gain.to(known.a.dtype)
+            mode, q = '' if attention is None else attention.settings.squeeze, None
+            known = eager.squeeze(y, norm, mode, True, ctx.group)
+            if attention is not None:
+                squeezed = known.descriptors()
+                given = dict(zip(names, tensors, strict=True))
+                gain, excited = excite(attention, squeezed, given)
+                q = gain.to(known.a.dtype)
+                kept = [q, squeezed, *excited, *tensors]
             out, scale = eager.apply(known, q, shortcut)
-        ctx.save_for_backward(out, q, scale, squeezed, *known, *excited, *tensors)
+        fields: list[Tensor | None] = list(known)
+        # Only a y that is not shifted is what the convolution computes again.
+        if again is None or known.shift is not None:
+            ctx.again = None
+        else:
+            fields[0] = None
+        ctx.save_for_backward(*fields, None if shortcut is None else out, scale, *kept)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise UserError(
-                'the fused attention has no second derivative (create_graph=True was given); '
-                'build the backbone with fused=False'
+                'the fused attention and recompute have no second derivative (create_graph=True '
+                'was given); build the backbone with fused=False and without recompute'
             )
         with without_autocast(grad_out.device.type):
-            return _grads(ctx, grad_out)
+            return None, *_grads(ctx, grad_out)
 
 
 def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of the arguments of ``_Tail.forward``."""
-    out, q, scale, squeezed, *rest = ctx.saved_tensors
-    known, rest = Squeezed(*rest[: len(Squeezed._fields)]), rest[len(Squeezed._fields) :]
-    excited, rest = Excited(*rest[: len(Excited._fields)]), rest[len(Excited._fields) :]
-    tensors = dict(zip(ctx.names, rest, strict=True))
-    squeeze = ctx.attention.settings.squeeze
-    needs_y, needs_shortcut, *others = ctx.needs_input_grad
+    """The gradients of the arguments of ``_Tail.forward``, from y on."""
+    out, scale, *kept = ctx.saved_tensors[len(Squeezed._fields) :]
+    if out is None:
+        out, ctx.output = output_again(ctx), None
+    needs_y, needs_shortcut, *others = ctx.needs_input_grad[1:]
+    known = Squeezed(*ctx.saved_tensors[: len(Squeezed._fields)])
     grad_out = grad_out.contiguous(memory_format=passes.layout(out))
-    d, sum_d, sum_dy = eager.reduce_backward(grad_out, out, known, per_sample=True)
+    d = torch.ops.aten.threshold_backward(grad_out, out, 0)
     grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
     if not (needs_y or any(others)):
         return None, grad_shortcut, *[None] * len(others)
-    grad_q = (known.at * sum_d).addcmul_(known.a, sum_dy)
-    needed = [name for name, need in zip(tensors, others[-len(tensors) :], strict=True) if need]
-    slopes, grads = excitation_grads(ctx.attention, squeezed, excited, tensors, needed, grad_q)
+    if ctx.again is not None:
+        known = known._replace(y=ctx.again())
+    sum_d, sum_dy = eager.sums(d, known, per_sample=ctx.attention is not None)
+    q = slopes = u = v = None
+    own: list[Tensor | None] = []
+    if ctx.attention is not None:
+        q, squeezed, *kept = kept
+        excited, kept = Excited(*kept[: len(Excited._fields)]), kept[len(Excited._fields) :]
+        tensors = dict(zip(ctx.names, kept, strict=True))
+        needed = [name for name, need in zip(tensors, others[-len(tensors) :], strict=True) if need]
+        grad_q = (known.at * sum_d).addcmul_(known.a, sum_dy)
+        slopes, grads = excitation_grads(ctx.attention, squeezed, excited, tensors, needed, grad_q)
+        own = [grads.get(name) for name in tensors]
+        squeeze = ctx.attention.settings.squeeze
+        u = slopes[0] if 'avg' in squeeze else None
+        v = slopes[-1] if 'max' in squeeze else None
     sum_g, sum_gy = eager.norm_grads(known, q, slopes, sum_d, sum_dy)
     grad_weight, grad_y = sum_gy * known.invstd, None
     if needs_y:
@@ -130,8 +198,5 @@ def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.group is not None:
             total_g, total_gy = synchronised.add_up(sum_g, sum_gy, ctx.group)
             through_batch = total_g, total_gy * known.invstd
-        u = slopes[0] if 'avg' in squeeze else None
-        v = slopes[-1] if 'max' in squeeze else None
         grad_y = eager.apply_backward(d, known, scale, u, v, through_batch)
-    own = [grads.get(name) for name in tensors]
     return grad_y, grad_shortcut, grad_weight, sum_g, None, None, None, *own

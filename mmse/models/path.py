@@ -6,7 +6,7 @@ from enum import Enum, auto
 import torch
 import torch.autograd.forward_ad as forward_ad
 from mmcv.cnn.bricks import DropPath
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.attention import ChannelAttention
@@ -40,6 +40,7 @@ _ORIGINALS = (
     (nn.SyncBatchNorm, 'forward', nn.SyncBatchNorm.forward),
     (nn.ReLU, 'forward', nn.ReLU.forward),
     (nn.Linear, 'forward', nn.Linear.forward),
+    (nn.Conv2d, 'forward', nn.Conv2d.forward),
     (ChannelAttention, 'forward', ChannelAttention.forward),
     (ChannelAttention, 'excite', ChannelAttention.excite),
     (ChannelAttention, 'gate', ChannelAttention.gate),
@@ -48,12 +49,13 @@ _ORIGINALS = (
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
-def why_not_imitated(attention: nn.Module, norm: nn.Module, relu: nn.Module) -> Plain | None:
+def why_not_imitated(attention: nn.Module | None, norm: nn.Module, relu: nn.Module) -> Plain | None:
     """Why the modules of a tail are none that the fused tail computes; None if they are."""
-    if type(attention) is not ChannelAttention:
-        return Plain.FOREIGN_ATTENTION
-    if not all(type(layer) is nn.Linear for layer in attention._modules.values()):
-        return Plain.EXCITATION
+    if attention is not None:
+        if type(attention) is not ChannelAttention:
+            return Plain.FOREIGN_ATTENTION
+        if not all(type(layer) is nn.Linear for layer in attention._modules.values()):
+            return Plain.EXCITATION
     if not isinstance(norm, _BatchNorm) or type(norm).forward not in _NORM_FORWARDS:
         return Plain.NORM
     if norm.weight is None or norm.bias is None:
@@ -65,24 +67,26 @@ def why_not_imitated(attention: nn.Module, norm: nn.Module, relu: nn.Module) -> 
     return None if type(relu) is nn.ReLU else Plain.ACTIVATION
 
 
-def why_changed(conv: nn.Module, attention: nn.Module, *others: nn.Module) -> Plain | None:
+def why_changed(conv: nn.Module, attention: nn.Module | None, *others: nn.Module) -> Plain | None:
     """What a user has done to modules that the fused tail imitates; None for nothing.
 
     Args:
         conv: The last convolution of the branch, which is called.
-        attention: The attention.
+        attention: The attention, or None.
         *others: The rest of what the tail is made of.
     """
     # Asked in every forward pass of every block, so it is written to take microseconds.
     for kind, name, original in _ORIGINALS:
         if getattr(kind, name) is not original:
             return Plain.REPLACED_METHOD
-    own = attention.__dict__
-    if 'excite' in own or 'gate' in own:
-        return Plain.REPLACED_METHOD
     if has_global_hooks() or _has_hooks(conv):
         return Plain.HOOKS
-    for module in (attention, *others, *attention._modules.values()):
+    layers: Iterable[nn.Module | None] = ()
+    if attention is not None:
+        if 'excite' in attention.__dict__ or 'gate' in attention.__dict__:
+            return Plain.REPLACED_METHOD
+        layers = (attention, *attention._modules.values())
+    for module in (*layers, *others):
         if module is None:
             continue
         if 'forward' in module.__dict__:
@@ -90,6 +94,16 @@ def why_changed(conv: nn.Module, attention: nn.Module, *others: nn.Module) -> Pl
         if _has_hooks(module):
             return Plain.HOOKS
     return None
+
+
+def may_recompute(y: Tensor, norm: nn.Module, relu: nn.Module, conv: nn.Module) -> bool:
+    """Whether conv(relu(norm(y))) may be computed as ``mmse.models.recompute`` does."""
+    if type(y) is not Tensor or y.numel() <= y.shape[1] or not torch.is_grad_enabled():
+        return False
+    if type(conv) is not nn.Conv2d or 'forward' in conv.__dict__:
+        return False
+    why = why_not_imitated(None, norm, relu) or why_changed(conv, None, norm, relu)
+    return (why or why_transformed()) is None
 
 
 def may_be_kept(modules: Iterable[nn.Module]) -> bool:

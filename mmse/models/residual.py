@@ -14,15 +14,18 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmse.models.attention import ChannelAttention
-from mmse.models.fused import fused_tail
+from mmse.models.fused import Again, fused_tail, norm_relu
 from mmse.models.path import (
     Plain,
     is_idle,
     may_be_kept,
+    may_recompute,
     why_changed,
     why_not_imitated,
     why_transformed,
 )
+from mmse.models.recompute import again as how_again
+from mmse.models.recompute import conv_of
 from mmse.models.resolve import Entry, resolve_attention
 
 Settings = Mapping[str, Any]
@@ -31,8 +34,7 @@ Settings = Mapping[str, Any]
 class ResidualBlock(BaseModule):
     """Base of the two blocks: norms by name, the choice of the tail's path, checkpointing.
 
-    A subclass makes the modules, sets ``with_cp``, ``fused`` and ``downsample``, and says how its
-    branch is computed (``convolve``).
+    A subclass makes the modules and sets ``with_cp``, ``fused``, ``recompute`` and ``downsample``.
     """
 
     last: ClassVar[int]  # convolutions and norms in the branch
@@ -40,8 +42,10 @@ class ResidualBlock(BaseModule):
     attention: nn.Module | None
     drop_path: nn.Module
     downsample: nn.Module | None
+    relu: nn.Module
     with_cp: bool
     fused: bool
+    recompute: str | None
 
     def add_norm(self, norm_cfg: Settings, channels: int, index: int) -> None:
         """Add the norm after convolution ``index`` under MMCV's name for it (bn1, gn1, ...)."""
@@ -98,21 +102,35 @@ class ResidualBlock(BaseModule):
         attention = self.channel_attention
         return 1.0 if attention is None else attention.identity_gain
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """The residual branch up to its last convolution's output, a tensor of its own."""
-        raise NotImplementedError
+    def convolve(self, x: Tensor) -> tuple[Tensor, Again | None]:
+        """The residual branch up to its last convolution's output, a tensor of its own.
 
-    def last_plugins(self, x: Tensor) -> Tensor:
-        """Plugins between the attention and the addition."""
+        Beside it: how to compute it once more in the backward pass, or None.
+        """
+        y, again = self.conv1(x), None
+        for index in range(1, self.last):
+            norm, conv = self.norm(index), getattr(self, f'conv{index + 1}')
+            if self.recompute and may_recompute(y, norm, self.relu, conv):
+                z = norm_relu(y, norm)  # type: ignore[arg-type]
+                y = conv_of(z, conv)
+                again = how_again(z, conv, y) if self.recompute == 'expand' else None
+            else:
+                y = conv(self._plugged(self.relu(norm(y)), f'after_conv{index}'))
+        return y, again
+
+    def _plugged(self, x: Tensor, position: str) -> Tensor:
+        for name in self.plugin_names.get(position, ()):
+            x = getattr(self, name)(x)
         return x
 
     def why_plain(self) -> Plain | None:
         """Why the tail is composed of its modules; None where it is fused."""
-        if not self.fused:
-            return Plain.NO_ATTENTION if self.attention is None else Plain.SWITCHED_OFF
-        attention, norm, relu = self.attention, self.norm(self.last), self.relu
-        if attention is None:
+        if self.attention is None:
             return Plain.NO_ATTENTION
+        return self._why_composed() if self.fused else Plain.SWITCHED_OFF
+
+    def _why_composed(self) -> Plain | None:
+        attention, norm, relu = self.attention, self.norm(self.last), self.relu
         if reason := why_not_imitated(attention, norm, relu):
             return reason
         if self.plugin_names.get('after_conv3'):
@@ -127,7 +145,7 @@ class ResidualBlock(BaseModule):
         """How the tail is computed, in words: ``'fused'``, or ``'plain'`` with the reason."""
         reason = self.why_plain()
         if reason is None:
-            return 'fused'
+            return 'fused' if self.recompute is None else f'fused, recompute={self.recompute!r}'
         norm = type(self.norm(self.last)).__name__
         drop = type(self.drop_path)
         words = {
@@ -152,20 +170,26 @@ class ResidualBlock(BaseModule):
         return f'plain ({words[reason]})'
 
     def _compute(self, x: Tensor) -> Tensor:
-        y = self.convolve(x)
+        y, again = self.convolve(x)
         norm = self.norm(self.last)
         # On both paths before the last norm: synchronised norms exchange messages in this order.
         shortcut = x if self.downsample is None else self.downsample(x)
         # An empty batch, one value per channel, and symbolic or fake tensors are left to the norm.
-        if self.why_plain() is None and type(y) is Tensor and y.numel() > y.shape[1]:
-            return fused_tail(y, shortcut, norm, self.attention, self.owns_output)  # type: ignore[arg-type]
+        if type(y) is Tensor and y.numel() > y.shape[1] and self._is_one_function(again):
+            return fused_tail(y, shortcut, norm, self.attention, self.owns_output, again)  # type: ignore[arg-type]
         out: Tensor = norm(y)
         if self.attention is not None:
             out = self.attention(out)
-        out = self.drop_path(self.last_plugins(out))
+        out = self.drop_path(self._plugged(out, f'after_conv{self.last}'))
         out = out + shortcut if self._is_kept(norm) else out.add_(shortcut)
         out = self.relu(out)
         return out
+
+    def _is_one_function(self, again: Again | None) -> bool:
+        """Whether the tail is computed as one; without attention only where that keeps less."""
+        if self.attention is None:
+            return again is not None and self._why_composed() is None
+        return self.why_plain() is None
 
     def _is_kept(self, norm: nn.Module) -> bool:
         """Whether somebody may hold the branch's output, which then must not be overwritten."""
@@ -177,9 +201,7 @@ class ResidualBlock(BaseModule):
     @property
     def owns_output(self) -> bool:
         """Whether nobody else can hold the last convolution's output."""
-        own = type(self).convolve.__module__ == 'mmse.models.blocks' and 'convolve' not in vars(
-            self
-        )
+        own = type(self).convolve.__module__ == __name__ and 'convolve' not in vars(self)
         return own and type(self.last_conv) is nn.Conv2d
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from mmcv.cnn import build_conv_layer, build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.models.arguments import check_stages, starting_weights
+from mmse.models.arguments import check_recompute, check_stages, starting_weights
 from mmse.models.blocks import SEBasicBlock, SEBottleneck
 from mmse.models.layer_depth import layer_depth
 from mmse.models.residual import Settings
@@ -72,6 +72,10 @@ class SEResNet(StagedBackbone):
         multi_grid: Dilation of each block of the last stage (mmseg).
         contract_dilation: Halve the dilation of a stage's first block (mmseg).
         with_cp: Recompute the blocks in the backward pass to save memory.
+        recompute: ``'norms'`` keeps only the outputs of convolutions and blocks for the backward
+            pass, ``'expand'`` not even that of a block's last convolution; what is missing is
+            computed again. With both a block keeps less than in a plain ResNet, with and without
+            attention. Blocks whose modules have hooks keep everything.
         zero_init_residual: Start the last norm of each branch at zero.
         groups: Groups of the 3x3 convolutions (ResNeXt).
         base_width: Width of a group in the first stage (ResNeXt).
@@ -125,6 +129,7 @@ class SEResNet(StagedBackbone):
         restart_attention: bool = False,
         drop_path_rate: float = 0.0,
         fused: bool = True,
+        recompute: str | None = None,
         channels_last: bool = False,
         compile: bool | Settings = False,
     ) -> None:
@@ -143,6 +148,18 @@ class SEResNet(StagedBackbone):
         if channels_last and dcn is not None:
             # MMCV's kernels of deformable convolution take a map's memory as contiguous, silently.
             raise UserError(f'{name}: channels_last and dcn given; allowed: one of them')
+        check_recompute(
+            name,
+            recompute,
+            norm_cfg,
+            with_cp=with_cp,
+            dcn=dcn,
+            plugins=plugins,
+            compile=compile,
+            conv_cfg=conv_cfg,
+            drop_path_rate=drop_path_rate,
+            unfused=not fused,
+        )
         self.block, stage_blocks = self.arch_settings[depth]
         init_cfg, block_init_cfg = starting_weights(
             name, self.block.last, init_cfg, pretrained, zero_init_residual
@@ -196,6 +213,7 @@ class SEResNet(StagedBackbone):
             avg_down=avg_down,
             with_cp=with_cp,
             fused=fused,
+            recompute=recompute,
             drop_path_rate=drop_path_rate,
             conv_cfg=conv_cfg,
             norm_cfg=norm_cfg,

@@ -31,7 +31,8 @@ def _in_words(block: nn.Module) -> str:
     if not isinstance(block, ResidualBlock):
         return type(block).__name__
     if block.attention is None:
-        return describe(None)
+        recomputed = '' if block.recompute is None else f', recompute={block.recompute!r}'
+        return describe(None) + recomputed
     known = block.channel_attention
     return f'{describe(known.settings) if known else type(block.attention).__name__}, {block.path}'
 
