@@ -92,11 +92,17 @@ def norm_relu(y: Tensor, norm: _BatchNorm) -> Tensor:
 def output_again(node: Any) -> Tensor:
     """What ``norm_relu`` returned, given the result's ``grad_fn``, in its backward pass."""
     if node.output is None:
-        known = Squeezed(*node.saved_tensors[: len(Squeezed._fields)])
-        with torch.no_grad(), without_autocast(known.about.device.type):
-            node.output = eager.apply(known, None, None)[0]
+        # Checkpointing around the network lets a node read them once.
+        node.read = node.saved_tensors
+        node.output = _norm_relu_again(node.read)
     output: Tensor = node.output
     return output
+
+
+def _norm_relu_again(saved: tuple[Tensor, ...]) -> Tensor:
+    known = Squeezed(*saved[: len(Squeezed._fields)])
+    with torch.no_grad(), without_autocast(known.about.device.type):
+        return eager.apply(known, None, None)[0]
 
 
 def _apply(
@@ -129,7 +135,8 @@ class _Tail(torch.autograd.Function):
         names: tuple[str, ...],
         *tensors: Tensor,
     ) -> Tensor:
-        ctx.again, ctx.output, ctx.attention, ctx.names = again, None, attention, names
+        ctx.again, ctx.attention, ctx.names = again, attention, names
+        ctx.output = ctx.read = None
         ctx.through_batch, ctx.group = passes.uses_batch(norm), synchronised.group_of(norm)
         ctx.shortcut_dtype = None if shortcut is None else shortcut.dtype
         kept: list[Tensor | None] = []
@@ -165,11 +172,13 @@ class _Tail(torch.autograd.Function):
 
 def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``_Tail.forward``, from y on."""
-    out, scale, *kept = ctx.saved_tensors[len(Squeezed._fields) :]
+    saved = ctx.saved_tensors if ctx.read is None else ctx.read
+    out, scale, *kept = saved[len(Squeezed._fields) :]
     if out is None:
-        out, ctx.output = output_again(ctx), None
+        out = _norm_relu_again(saved) if ctx.output is None else ctx.output
+        ctx.output = ctx.read = None
     needs_y, needs_shortcut, *others = ctx.needs_input_grad[1:]
-    known = Squeezed(*ctx.saved_tensors[: len(Squeezed._fields)])
+    known = Squeezed(*saved[: len(Squeezed._fields)])
     grad_out = grad_out.contiguous(memory_format=passes.layout(out))
     d = torch.ops.aten.threshold_backward(grad_out, out, 0)
     grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None

@@ -46,6 +46,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     'Bottleneck': {'attention': 'sepp_v2_residual', 'depth': 50, 'base_channels': 4},
     'recomputed': {'attention': 'sepp_v2_residual', 'with_cp': True},
+    'norms recomputed': {'attention': [None, 'se', 'se', 'sepp_v2'], 'recompute': 'norms'},
+    'also convolutions': {'attention': 'sepp_v2_residual', 'recompute': 'expand'},
 }
 
 

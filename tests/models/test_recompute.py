@@ -2,6 +2,8 @@
 
 import gc
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from support.kept import kept_bytes
 from support.precision import LAST, worst
 from support.versions import compiles
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmse.models import SEBottleneck, SEResNet
 from mmse.models.fused import norm_relu
@@ -31,9 +34,11 @@ def network(depth: int, recompute: str | None, **changes: Any) -> SEResNet:
     return net.train()
 
 
-def step(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def step(
+    net: nn.Module, x: Tensor, around: Callable[..., Any] = lambda net, x: net(x)
+) -> dict[str, Tensor]:
     x = x.clone().requires_grad_()
-    outs = net(x)
+    outs = around(net, x)
     sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs).backward()
     got = {f'out{i}': out.detach() for i, out in enumerate(outs)} | {'x': x.grad}
     got |= {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
@@ -192,6 +197,17 @@ def test_users_hooks_of_saved_tensors_see_what_is_kept() -> None:
     want = step(net, x)
     with torch.autograd.graph.save_on_cpu():
         got = step(other, x)
+    assert worst(got, want) < (1e-12, '')
+
+
+def test_checkpointing_around_the_network() -> None:
+    net, other = network(50, 'expand').double(), network(50, 'expand').double()
+    x = torch.randn(2, 3, 64, 64).double()
+    want = step(net, x)
+    got = step(other, x, partial(checkpoint, use_reentrant=False))
+    # The statistics are updated by both forward passes of a checkpoint, as always.
+    named = dict(net.named_buffers())
+    want, got = ({k: v for k, v in s.items() if k not in named} for s in (want, got))
     assert worst(got, want) < (1e-12, '')
 
 
