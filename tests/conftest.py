@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,12 @@ from mmengine.logging import MMLogger
 from support import cuda_kernels
 from torch import Tensor
 
-from mmse.models import policies
+from mmse.models import fused, policies
+from mmse.models.kernel_support import why_no_kernels
+
+# Before anything imports Triton: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'
 
 # Tests of what needs a newer torch than the oldest that is supported.
 if not hasattr(torch.serialization, 'add_safe_globals'):
@@ -59,9 +65,17 @@ def single_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=['cpu', 'gpu'])
+@pytest.fixture(params=['cpu', 'gpu', 'kernels'])
 def policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The fused tail takes the branches of a kind of device, with its kernels' rounding."""
+    """The fused tail takes the branches of a kind of device, with its kernels' rounding.
+
+    The Triton kernels, which take no float64, run in Triton's interpreter.
+    """
+    if request.param == 'kernels':
+        if why := why_no_kernels('cpu'):
+            pytest.skip(why)
+        steps = fused._steps
+        monkeypatch.setattr(fused, '_steps', lambda *inputs: steps(*inputs[:-1], True))
     if request.param == 'gpu':
         monkeypatch.setitem(policies.POLICIES, 'cpu', policies.POLICIES['cuda'])
         monkeypatch.setattr(torch, 'native_batch_norm', cuda_kernels.native_batch_norm)

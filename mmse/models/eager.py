@@ -1,8 +1,8 @@
 """The four steps of a tail, from torch's operations; the formulas are in ``mmse.models.fused``.
 
-Two of them read whole maps and reduce them to (B, C) numbers (``squeeze``, ``sums``), two write
-one (``apply``, ``apply_backward``). Without attention, q is None: factors and sums are then per
-channel, (C,).
+Two of them read whole maps and reduce them to (B, C) numbers (``squeeze``, ``reduce_backward``),
+two write one (``apply``, ``gradients``). Without attention, q is None: factors and sums are then
+per channel, (C,).
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models import passes, synchronised
-from mmse.models.passes import Centred
+from mmse.models.passes import Centred, count_batch
 from mmse.models.policies import policy_of
 from mmse.models.synchronised import Group
 
@@ -73,8 +73,9 @@ def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: Group |
         values = y.numel() / y.shape[1]
         if group is not None:
             found, total = synchronised.merge(found, values, norm.eps, group)
-        if track:
-            _track(norm, found, values if total is None else total)
+        momentum = count_batch(norm)
+        if track and not found.tracked:
+            _track(norm, momentum, found, values if total is None else total)
     y, shift, pivot, about, rest, var, averages, _ = found
     invstd = (var + norm.eps).rsqrt_()
     a = norm.weight * invstd
@@ -108,19 +109,66 @@ def apply(
     return (out.relu_() if shortcut is None else policy.add_relu_(out, shortcut)), scale
 
 
-def sums(d: Tensor, known: Squeezed, per_sample: bool) -> tuple[Tensor, Tensor]:
-    """sum(d) and sum(d*(y - about)), (B, C), or (C,) over the samples."""
-    about = known.about if known.pivot is None else known.pivot
-    return policy_of(d).sums(d, known.y, about, per_sample)
+def reduce_backward(
+    grad_out: Tensor, out: Tensor, known: Squeezed
+) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
+    """The gradient d before the relu, its sums, and the gain's gradient, (B, C).
+
+    The sums are sum(d) and sum(d*(y - about)), (B, C), or without attention (C,).
+    """
+    d = torch.ops.aten.threshold_backward(grad_out, out, 0)
+    about, attends = known.about if known.pivot is None else known.pivot, known.values is not None
+    sum_d, sum_dy = policy_of(d).sums(d, known.y, about, per_sample=attends)
+    grad_q = (known.at * sum_d).addcmul_(known.a, sum_dy) if attends else None
+    return d, (sum_d, sum_dy), grad_q
 
 
-def norm_grads(
+def gradients(
+    d: Tensor,
+    known: Squeezed,
+    q: Tensor | None,
+    scale: Tensor,
+    slopes: Tensor | None,
+    mode: str,
+    sums: tuple[Tensor, Tensor],
+    batch: bool,
+    group: Group | None,
+    needs_y: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The gradients of y, if it is needed, and of the norm's weight and bias.
+
+    Args:
+        d: As ``reduce_backward`` gives it.
+        known: As ``squeeze`` gave it.
+        q: The gain, (B, C), or None.
+        scale: As ``apply`` gave it.
+        slopes: Gradients of the squeezed descriptors, (S, B, C), or None.
+        mode: Which squeeze.
+        sums: As ``reduce_backward`` gives them.
+        batch: Whether the norm took the statistics of the batch.
+        group: The processes that share them.
+        needs_y: Whether y needs a gradient.
+    """
+    sum_g, sum_gy = _norm_sums(known, q, slopes, *sums)
+    grad_weight, through_batch = sum_gy * known.invstd, None
+    if not needs_y:
+        return None, grad_weight, sum_g
+    if batch:
+        through_batch = (sum_g, grad_weight)
+        if group is not None:
+            all_g, all_gy = synchronised.add_up(sum_g, sum_gy, group)
+            through_batch = (all_g, all_gy * known.invstd)
+    u = slopes[0] if slopes is not None and 'avg' in mode else None
+    v = slopes[-1] if slopes is not None and 'max' in mode else None
+    return _apply_backward(d, known, scale, u, v, through_batch), grad_weight, sum_g
+
+
+def _norm_sums(
     known: Squeezed, q: Tensor | None, slopes: Tensor | None, sum_d: Tensor, sum_dy: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sums of g and of g*(y - mean), (C,), where g is the gradient of the norm's output.
 
-    They are the gradient of the norm's bias, and that of its weight over ``invstd``. ``slopes`` are
-    the gradients of the squeezed descriptors, (S, B, C).
+    They are the gradient of the norm's bias, and that of its weight over ``invstd``.
     """
     sum_g, sum_gy = sum_d, sum_dy
     if q is not None and slopes is not None and known.values is not None:
@@ -135,7 +183,7 @@ def norm_grads(
     return sum_g, sum_gy
 
 
-def apply_backward(
+def _apply_backward(
     d: Tensor,
     known: Squeezed,
     scale: Tensor,
@@ -143,16 +191,9 @@ def apply_backward(
     v: Tensor | None,
     through_batch: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
-    """The gradient of y, (B, C, H, W).
+    """The gradient of y, (B, C, H, W); u and v are those of s_avg and s_max, (B, C).
 
-    Args:
-        d: Gradient before the relu, (B, C, H, W).
-        known: As ``squeeze`` gave it.
-        scale: As ``apply`` gave it.
-        u: Gradient of s_avg, (B, C), or None.
-        v: Gradient of s_max, (B, C), or None.
-        through_batch: What ``norm_grads`` gives, over all processes, the second of them times
-            ``invstd``; None with running statistics.
+    ``through_batch`` has the gradients of the norm's bias and weight over all processes, (C,).
     """
     y, a = known.y, known.a
     n = y.shape[2] * y.shape[3]
@@ -179,16 +220,9 @@ def apply_backward(
     return grad_y
 
 
-def _track(norm: _BatchNorm, found: Centred, count: float | Tensor) -> None:
+def _track(norm: _BatchNorm, momentum: float, found: Centred, count: float | Tensor) -> None:
     """Update the running statistics as BatchNorm2d does, those that there are."""
-    momentum = norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
-    if found.tracked:
-        return
     new = (norm.running_mean, found.mean), (norm.running_var, found.var * (count / (count - 1)))
     for running, value in new:
         if running is not None:
-            running.lerp_(value.to(running.dtype), momentum or 0.0)
+            running.lerp_(value.to(running.dtype), momentum)

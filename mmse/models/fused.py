@@ -35,10 +35,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmse.models import eager, passes, synchronised
+from mmse.models import eager, passes
 from mmse.models.attention import ChannelAttention
 from mmse.models.eager import Squeezed
 from mmse.models.excitation import Excited, excitation_grads, excite, tensors_of
+from mmse.models.kernel_support import DTYPES
+from mmse.models.synchronised import group_of
 from mmse.models.versions import without_autocast
 from mmse.utils.errors import UserError
 
@@ -52,6 +54,7 @@ def fused_tail(
     attention: ChannelAttention | None,
     reuse: bool = False,
     again: Again | None = None,
+    kernels: bool = False,
 ) -> Tensor:
     """relu(attention(norm(y)) + shortcut), with the norm's running statistics updated.
 
@@ -62,21 +65,33 @@ def fused_tail(
         attention: The block's attention; None for none.
         reuse: The result may take y's memory where no gradients are computed.
         again: Computes y once more in the backward pass, so that y is not kept.
+        kernels: By the Triton kernels, where they compute this norm in y's precision.
 
     Raises:
         UserError: when the result is differentiated twice.
         ValueError: as the norm's, for an input of other dimensions than the norm takes.
     """
+    steps = _steps(y, norm, attention, kernels)
     if torch.is_grad_enabled():
-        return _apply(y, shortcut, norm, attention, again)
+        return _apply(y, shortcut, norm, attention, again, steps)
     norm._check_input_dim(y)  # type: ignore[no-untyped-call]
     with without_autocast(y.device.type):
         mode = '' if attention is None else attention.settings.squeeze
-        known, q = eager.squeeze(y, norm, mode, False, synchronised.group_of(norm)), None
+        known, q = steps.squeeze(y, norm, mode, False, group_of(norm)), None
         if attention is not None:
             gain, _ = excite(attention, known.descriptors(), tensors_of(attention))
-            q = gain.to(known.a.dtype)
-        return eager.apply(known, q, shortcut, in_place=reuse)[0]
+            q = gain.to(passes.accumulator(y))
+        out: Tensor = steps.apply(known, q, shortcut, in_place=reuse)[0]
+        return out
+
+
+def _steps(y: Tensor, norm: _BatchNorm, attention: ChannelAttention | None, kernels: bool) -> Any:
+    """The module whose functions are the steps of the tail."""
+    if not kernels or attention is None or y.dtype not in DTYPES or group_of(norm) is not None:
+        return eager
+    from mmse.models import kernel_calls  # needs Triton
+
+    return kernel_calls
 
 
 def norm_relu(y: Tensor, norm: _BatchNorm) -> Tensor:
@@ -86,7 +101,7 @@ def norm_relu(y: Tensor, norm: _BatchNorm) -> Tensor:
         UserError: when the result is differentiated twice.
         ValueError: as the norm's, for an input of other dimensions than the norm takes.
     """
-    return _apply(y, None, norm, None, None)
+    return _apply(y, None, norm, None, None, eager)
 
 
 def output_again(node: Any) -> Tensor:
@@ -102,7 +117,8 @@ def output_again(node: Any) -> Tensor:
 def _norm_relu_again(saved: tuple[Tensor, ...]) -> Tensor:
     known = Squeezed(*saved[: len(Squeezed._fields)])
     with torch.no_grad(), without_autocast(known.about.device.type):
-        return eager.apply(known, None, None)[0]
+        out, _ = eager.apply(known, None, None)
+        return out
 
 
 def _apply(
@@ -111,10 +127,11 @@ def _apply(
     norm: _BatchNorm,
     attention: ChannelAttention | None,
     again: Again | None,
+    steps: Any,
 ) -> Tensor:
     norm._check_input_dim(y)  # type: ignore[no-untyped-call]
     tensors = {} if attention is None else tensors_of(attention)
-    inputs = (again, y, shortcut, norm.weight, norm.bias, norm, attention, tuple(tensors))
+    inputs = (steps, again, y, shortcut, norm.weight, norm.bias, norm, attention, tuple(tensors))
     out: Tensor = _Tail.apply(*inputs, *tensors.values())  # type: ignore[no-untyped-call]
     return out
 
@@ -125,6 +142,7 @@ class _Tail(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        steps: Any,
         again: Again | None,
         y: Tensor,
         shortcut: Tensor | None,
@@ -135,22 +153,22 @@ class _Tail(torch.autograd.Function):
         names: tuple[str, ...],
         *tensors: Tensor,
     ) -> Tensor:
-        ctx.again, ctx.attention, ctx.names = again, attention, names
+        ctx.steps, ctx.again, ctx.attention, ctx.names = steps, again, attention, names
         ctx.output = ctx.read = None
-        ctx.through_batch, ctx.group = passes.uses_batch(norm), synchronised.group_of(norm)
+        ctx.batch, ctx.group = passes.uses_batch(norm), group_of(norm)
         ctx.shortcut_dtype = None if shortcut is None else shortcut.dtype
         kept: list[Tensor | None] = []
         with without_autocast(y.device.type):
             mode, q = '' if attention is None else attention.settings.squeeze, None
-            known = eager.squeeze(y, norm, mode, True, ctx.group)
+            known = steps.squeeze(y, norm, mode, True, ctx.group)
+            ctx.kind, ctx.fields, fields = type(known), len(known), list(known)
             if attention is not None:
                 squeezed = known.descriptors()
                 given = dict(zip(names, tensors, strict=True))
                 gain, excited = excite(attention, squeezed, given)
-                q = gain.to(known.a.dtype)
+                q = gain.to(passes.accumulator(y))
                 kept = [q, squeezed, *excited, *tensors]
-            out, scale = eager.apply(known, q, shortcut)
-        fields: list[Tensor | None] = list(known)
+            out, scale = steps.apply(known, q, shortcut)
         # Only a y that is not shifted is what the convolution computes again.
         if again is None or known.shift is not None:
             ctx.again = None
@@ -167,45 +185,36 @@ class _Tail(torch.autograd.Function):
                 'was given); build the backbone with fused=False and without recompute'
             )
         with without_autocast(grad_out.device.type):
-            return None, *_grads(ctx, grad_out)
+            return None, None, *_grads(ctx, grad_out)
 
 
 def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``_Tail.forward``, from y on."""
     saved = ctx.saved_tensors if ctx.read is None else ctx.read
-    out, scale, *kept = saved[len(Squeezed._fields) :]
+    known, (out, scale, *kept) = ctx.kind(*saved[: ctx.fields]), saved[ctx.fields :]
     if out is None:
         out = _norm_relu_again(saved) if ctx.output is None else ctx.output
         ctx.output = ctx.read = None
-    needs_y, needs_shortcut, *others = ctx.needs_input_grad[1:]
-    known = Squeezed(*saved[: len(Squeezed._fields)])
+    needs_y, needs_shortcut, *others = ctx.needs_input_grad[2:]
     grad_out = grad_out.contiguous(memory_format=passes.layout(out))
-    d = torch.ops.aten.threshold_backward(grad_out, out, 0)
-    grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
     if not (needs_y or any(others)):
-        return None, grad_shortcut, *[None] * len(others)
+        d = torch.ops.aten.threshold_backward(grad_out, out, 0)
+        return None, d.to(ctx.shortcut_dtype), *[None] * len(others)
     if ctx.again is not None:
         known = known._replace(y=ctx.again())
-    sum_d, sum_dy = eager.sums(d, known, per_sample=ctx.attention is not None)
-    q = slopes = u = v = None
-    own: list[Tensor | None] = []
+    d, sums, grad_q = ctx.steps.reduce_backward(grad_out, out, known)
+    q = slopes = None
+    mode, own = '', []
     if ctx.attention is not None:
+        mode = ctx.attention.settings.squeeze
         q, squeezed, *kept = kept
         excited, kept = Excited(*kept[: len(Excited._fields)]), kept[len(Excited._fields) :]
         tensors = dict(zip(ctx.names, kept, strict=True))
         needed = [name for name, need in zip(tensors, others[-len(tensors) :], strict=True) if need]
-        grad_q = (known.at * sum_d).addcmul_(known.a, sum_dy)
         slopes, grads = excitation_grads(ctx.attention, squeezed, excited, tensors, needed, grad_q)
         own = [grads.get(name) for name in tensors]
-        squeeze = ctx.attention.settings.squeeze
-        u = slopes[0] if 'avg' in squeeze else None
-        v = slopes[-1] if 'max' in squeeze else None
-    sum_g, sum_gy = eager.norm_grads(known, q, slopes, sum_d, sum_dy)
-    grad_weight, grad_y = sum_gy * known.invstd, None
-    if needs_y:
-        through_batch = (sum_g, grad_weight) if ctx.through_batch else None
-        if ctx.group is not None:
-            total_g, total_gy = synchronised.add_up(sum_g, sum_gy, ctx.group)
-            through_batch = total_g, total_gy * known.invstd
-        grad_y = eager.apply_backward(d, known, scale, u, v, through_batch)
-    return grad_y, grad_shortcut, grad_weight, sum_g, None, None, None, *own
+    grad_y, grad_weight, grad_bias = ctx.steps.gradients(
+        d, known, q, scale, slopes, mode, sums, ctx.batch, ctx.group, needs_y
+    )
+    grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
+    return grad_y, grad_shortcut, grad_weight, grad_bias, None, None, None, *own

@@ -136,6 +136,17 @@ def uses_batch(norm: _BatchNorm) -> bool:
     return norm.training or norm.running_mean is None
 
 
+def count_batch(norm: _BatchNorm) -> float:
+    """Count a batch if the norm counts, as BatchNorm2d does; its momentum for this batch."""
+    if not (norm.training and norm.track_running_stats):
+        return 0.0
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            return 1.0 / float(norm.num_batches_tracked)
+    return norm.momentum or 0.0
+
+
 def running_statistics(norm: _BatchNorm, y: Tensor) -> tuple[Tensor, Tensor]:
     """The running mean and variance, (C,) each, in the precision of sums over y."""
     kind = accumulator(y)

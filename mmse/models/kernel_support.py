@@ -1,0 +1,24 @@
+"""Where the Triton kernels of the tail can run; this does not import Triton."""
+
+import os
+from importlib import metadata
+
+import torch
+from packaging.specifiers import SpecifierSet
+
+# With which the tests run the kernels in Triton's interpreter and compile them ahead of time.
+VERSIONS = SpecifierSet('>=3.2,<4')
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def why_no_kernels(device: str) -> str | None:
+    """Why the kernels cannot run on a type of device, in words; None where they can."""
+    try:
+        version = metadata.version('triton')
+    except metadata.PackageNotFoundError:
+        return 'triton is not installed'
+    if not VERSIONS.contains(version, prereleases=True):
+        return f'triton {version} is installed, they need triton{VERSIONS}'
+    if device != 'cuda' and os.environ.get('TRITON_INTERPRET') != '1':
+        return f'they need a GPU, the device is {device}'
+    return None
