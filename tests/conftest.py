@@ -24,6 +24,13 @@ if not hasattr(torch.serialization, 'add_safe_globals'):
     collect_ignore = ['models/test_sharded.py', 'export']
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker('gpu'):
+                item.add_marker(pytest.mark.skip(reason='torch sees no GPU'))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""

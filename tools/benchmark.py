@@ -7,7 +7,7 @@ from mmse.benchmark.compare import run
 from mmse.benchmark.growth import write_growth
 from mmse.benchmark.records import DTYPES, MODES, Settings
 from mmse.benchmark.tables import table, write
-from mmse.benchmark.traffic import write_traffic
+from mmse.benchmark.tails import write_traffic
 from mmse.engine.cli import exit_with_one_sentence
 
 

@@ -5,10 +5,11 @@ runs on small tensors of the CPU with the branches of a device, and a dispatch m
 operation that reaches the kernels. The counts are exact and free of noise.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -17,11 +18,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from mmse.benchmark.peers import import_peers
-from mmse.models import ChannelAttention, policies
-from mmse.models.fused import fused_tail
-from mmse.models.settings import PRESETS
-from mmse.utils.files import write_json, write_text
+from mmse.models import policies
+from mmse.models.kernel_support import why_no_kernels
 
 # Two images, as detectors have them on a GPU; in channels_last each further one adds operations.
 SHAPE = (2, 64, 16, 16)
@@ -134,6 +132,25 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sum(read)
 
 
+class _Launches:
+    """In the place of the Triton kernels: counts what they read and write, and computes nothing."""
+
+    def __init__(self, counter: _Counter) -> None:
+        self.counter = counter
+
+    def __getattr__(self, name: str) -> Any:
+        arguments = getattr(import_module('mmse.models.kernels'), name).arg_names
+
+        def launch(*given: Any, **constants: Any) -> None:
+            sizes = dict(zip(arguments, map(self.counter.size, given), strict=False))
+            if name == 'merge_forward' or (name == 'apply_backward' and not constants['batch']):
+                sizes.pop('y')  # single elements, or nothing
+            self.counter.launches += 1
+            self.counter.bytes += sum(sizes.values())
+
+        return defaultdict(lambda: launch)
+
+
 def count(tail: Tail, norm: nn.Module, extra: nn.Module | None, case: Case) -> Traffic:
     """Count what a tail moves.
 
@@ -162,7 +179,7 @@ def count(tail: Tail, norm: nn.Module, extra: nn.Module | None, case: Case) -> T
 
     counter, size = _Counter(y.numel()), y.numel() * y.element_size()
     with (
-        _branches_of(case.device),
+        _branches_of(case.device, counter),
         torch.set_grad_enabled(grad),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         counter,
@@ -176,103 +193,15 @@ def count(tail: Tail, norm: nn.Module, extra: nn.Module | None, case: Case) -> T
 
 
 @contextmanager
-def _branches_of(device: str) -> Iterator[None]:
+def _branches_of(device: str, counter: _Counter) -> Iterator[None]:
     """Tensors on the CPU take the branches of a device."""
-    # NumPy's search on the CPU reads a map once, as torch's does, but no dispatch mode sees it.
-    seen = mock.patch.object(policies, '_first_maximum', lambda flat: flat.argmax(2))
-    with seen, mock.patch.dict(policies.POLICIES, cpu=policies.POLICIES[device]):
+    with ExitStack() as stack:
+        # NumPy's search on the CPU reads a map once, as torch's does, but no dispatch mode sees it.
+        argmax = mock.patch.object(policies, '_first_maximum', lambda flat: flat.argmax(2))
+        stack.enter_context(argmax)
+        branches = {'cpu': policies.POLICIES[device]}
+        stack.enter_context(mock.patch.dict(policies.POLICIES, branches))
+        if why_no_kernels('cuda') is None:
+            name = 'mmse.models.kernel_calls.kernels'
+            stack.enter_context(mock.patch(name, _Launches(counter)))
         yield
-
-
-def composed(attention: nn.Module | None) -> Tail:
-    """The tail as mmdet, timm and mmpretrain write it: each module in turn, in place at the end."""
-
-    def tail(y: Tensor, shortcut: Tensor, norm: nn.Module) -> Tensor:
-        out = norm(y) if attention is None else attention(norm(y))
-        return out.add_(shortcut).relu_()  # type: ignore[no-any-return]
-
-    return tail
-
-
-def fused(attention: ChannelAttention) -> Tail:
-    """The tail as one function."""
-    return lambda y, shortcut, norm: fused_tail(y, shortcut, norm, attention)  # type: ignore[arg-type]
-
-
-def _peers(channels: int) -> dict[str, nn.Module]:
-    """The attention of other packages, those that are installed."""
-    missing, found = import_peers(), {}
-    if 'timm' not in missing:
-        from timm.layers.squeeze_excite import SEModule
-
-        found['timm SE'] = SEModule(channels)
-        found['timm SE, max pool'] = SEModule(channels, add_maxpool=True)
-    if 'mmpretrain' not in missing:
-        from mmpretrain.models.utils import SELayer
-
-        found['mmpretrain SE'] = SELayer(channels)
-    return found
-
-
-def tails() -> dict[str, tuple[Tail, nn.Module | None]]:
-    """Every tail that is compared, with the module that it uses, by name."""
-    channels = SHAPE[1]
-    found: dict[str, tuple[Tail, nn.Module | None]] = {'plain ResNet': (composed(None), None)}
-    found |= {name: (composed(module), module) for name, module in _peers(channels).items()}
-    for preset in PRESETS:
-        module = ChannelAttention(channels, preset=preset)
-        found[f'mmse {preset}, not fused'] = composed(module), module
-        found[f'mmse {preset}'] = fused(module), module
-    return found
-
-
-CASES = {
-    'training, fp32': Case('training'),
-    'norm_eval, fp32': Case('norm_eval'),
-    'inference, fp32': Case('inference'),
-    'training, fp32, channels_last': Case('training', channels_last=True),
-    'training, AMP': Case('training', amp=True),
-    'training, AMP, channels_last': Case('training', amp=True, channels_last=True),
-    'norm_eval, AMP, channels_last': Case('norm_eval', amp=True, channels_last=True),
-    'inference, AMP, channels_last': Case('inference', amp=True, channels_last=True),
-    'training on a CPU': Case('training', device='cpu'),
-    'inference on a CPU': Case('inference', device='cpu'),
-}
-
-
-def count_all() -> dict[str, dict[str, Traffic]]:
-    """The traffic of every tail in every case, by the names of both."""
-    return {
-        name: {
-            label: count(tail, nn.BatchNorm2d(SHAPE[1]), module, case)
-            for label, case in CASES.items()
-        }
-        for name, (tail, module) in tails().items()
-    }
-
-
-def traffic_table(counts: dict[str, dict[str, Traffic]]) -> str:
-    """Markdown; a cell has the maps read or written, the operations, and the maps kept."""
-    lines = ['| ' + ' | '.join(('tail', *CASES)) + ' |', '|---|' + '---:|' * len(CASES)]
-    for name, row in counts.items():
-        cells = [f'{t.maps:g} / {t.launches} / {t.kept:.2f}' for t in row.values()]
-        lines.append('| ' + ' | '.join((name, *cells)) + ' |')
-    return '\n'.join(lines)
-
-
-def write_traffic(folder: Path) -> tuple[str, list[Path]]:
-    """Count everything, write ``traffic.json`` and ``traffic.md``; the table and their paths."""
-    counts = count_all()
-    table = traffic_table(counts)
-    files = [folder / 'traffic.json', folder / 'traffic.md']
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = {name: {label: asdict(t) for label, t in row.items()} for name, row in counts.items()}
-    write_json(files[0], {'torch': torch.__version__, 'tails': rows})
-    head = (
-        '# What the tail of one block moves\n\nNorm, attention, addition and ReLU, forward and, in '
-        'training, backward: feature maps read or written / operations that reach a kernel / '
-        "maps kept for the backward pass. Counted on a CPU with each device's branches; two "
-        f'images; torch {torch.__version__}.'
-    )
-    write_text(files[1], f'{head}\n\n{table}\n')
-    return table, files

@@ -36,7 +36,7 @@ class SEBasicBlock(ResidualBlock):
         attention: What ``mmse.models.resolve.resolve_attention`` takes; None for no attention.
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
-            ``path``.
+            ``path``. ``'kernels'`` does it by the Triton kernels on GPUs.
         recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
         recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
         drop_path_rate: Probability that a sample skips the branch in training (stochastic depth).
@@ -61,7 +61,7 @@ class SEBasicBlock(ResidualBlock):
         attention: Entry = None,
         init_cfg: Any = None,
         *,
-        fused: bool = True,
+        fused: bool | str = True,
         recompute: str | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -112,7 +112,7 @@ class SEBottleneck(ResidualBlock):
             comes right after the last norm, before the plugins of after_conv3.
         init_cfg: MMEngine's initialisation config.
         fused: Compute last norm, attention, addition and relu as one where that is possible; see
-            ``path``.
+            ``path``. ``'kernels'`` does it by the Triton kernels on GPUs.
         recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
         recompute: What is computed again in the backward pass; see ``mmse.models.recompute``.
         drop_path_rate: Probability that a sample skips the branch in training (stochastic depth).
@@ -140,7 +140,7 @@ class SEBottleneck(ResidualBlock):
         attention: Entry = None,
         init_cfg: Any = None,
         *,
-        fused: bool = True,
+        fused: bool | str = True,
         recompute: str | None = None,
         drop_path_rate: float = 0.0,
         groups: int = 1,

@@ -175,7 +175,7 @@ class _Tail(torch.autograd.Function):
         else:
             fields[0] = None
         ctx.save_for_backward(*fields, None if shortcut is None else out, scale, *kept)
-        return out
+        return out  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:

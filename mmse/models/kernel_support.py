@@ -1,6 +1,7 @@
 """Where the Triton kernels of the tail can run; this does not import Triton."""
 
 import os
+from functools import lru_cache
 from importlib import metadata
 
 import torch
@@ -13,12 +14,19 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def why_no_kernels(device: str) -> str | None:
     """Why the kernels cannot run on a type of device, in words; None where they can."""
-    try:
-        version = metadata.version('triton')
-    except metadata.PackageNotFoundError:
+    version = _version()
+    if version is None:
         return 'triton is not installed'
     if not VERSIONS.contains(version, prereleases=True):
         return f'triton {version} is installed, they need triton{VERSIONS}'
     if device != 'cuda' and os.environ.get('TRITON_INTERPRET') != '1':
         return f'they need a GPU, the device is {device}'
     return None
+
+
+@lru_cache  # asked in every forward pass of every block
+def _version() -> str | None:
+    try:
+        return metadata.version('triton')
+    except metadata.PackageNotFoundError:
+        return None

@@ -17,17 +17,22 @@ NO_POSITION = tl.constexpr(2147483647)
 
 
 @triton.jit
-def _tile(hw, c, start, end, p: tl.constexpr, k: tl.constexpr, last: tl.constexpr):
-    """Channels of this program, their mask, and index within a sample and mask of a tile."""
+def _channels(c, k: tl.constexpr):
+    """The channels of this program, and which of them there are."""
     channel = tl.program_id(0) * k + tl.arange(0, k)
-    position = start + tl.arange(0, p)
-    inside = channel < c
+    return channel, channel < c
+
+
+@triton.jit
+def _tile(channel, inside, first, end, hw, c, p: tl.constexpr, last: tl.constexpr):
+    """Positions of a tile, its elements' index within a sample, and which of them there are."""
+    position = first + tl.arange(0, p)
     mask = (position < end)[:, None] & inside[None, :]
     if last:
         index = position[:, None].to(tl.int64) * c + channel[None, :]
     else:
         index = channel[None, :].to(tl.int64) * hw + position[:, None]
-    return channel, inside, position, index, mask
+    return position, index, mask
 
 
 @triton.jit
@@ -47,14 +52,14 @@ def reduce_forward(
     """Of every slice: sum and sum of squares about the pivot, maximum, minimum, their positions."""
     sample = tl.program_id(2).to(tl.int64)
     start, end = _slice(hw, p)
-    channel, inside, _, _, _ = _tile(hw, c, 0, hw, p, k, last)
+    channel, inside = _channels(c, k)
     if batch:
         spread = (tl.arange(0, PIVOT_VALUES).to(tl.int64) * hw // PIVOT_VALUES)[:, None]
         if last:
-            index = spread * c + channel[None, :]
+            near_index = spread * c + channel[None, :]
         else:
-            index = channel[None, :].to(tl.int64) * hw + spread
-        near = tl.load(y + index, mask=inside[None, :], other=0.0).to(tl.float32)
+            near_index = channel[None, :].to(tl.int64) * hw + spread
+        near = tl.load(y + near_index, mask=inside[None, :], other=0.0).to(tl.float32)
         pivot = tl.sum(near, 0) / PIVOT_VALUES
     else:
         pivot = tl.load(running_mean + channel, mask=inside, other=0.0).to(tl.float32)
@@ -66,7 +71,7 @@ def reduce_forward(
     at_low = tl.full((p, k), NO_POSITION, tl.int32)
     base = y + sample * c * hw
     for first in range(start, end, p):
-        _, _, position, index, mask = _tile(hw, c, first, end, p, k, last)
+        position, index, mask = _tile(channel, inside, first, end, hw, c, p, last)
         value = tl.load(base + index, mask=mask, other=0.0).to(tl.float32)
         centred = tl.where(mask, value - pivot[None, :], 0.0)
         total += centred
@@ -105,8 +110,7 @@ def merge_forward(
 
     ``channels`` has five rows of C: pivot (given), mean less pivot, a, at, 1/deviation.
     """
-    channel = tl.program_id(0) * k + tl.arange(0, k)
-    inside = channel < c
+    channel, inside = _channels(c, k)
     count = samples * slices * c
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     if batch:
@@ -190,14 +194,14 @@ def apply_forward(
     """relu((y - pivot)*(a*q) + at*q + shortcut)."""
     sample = tl.program_id(2).to(tl.int64)
     start, end = _slice(hw, p)
-    channel, inside, _, _, _ = _tile(hw, c, 0, hw, p, k, last)
+    channel, inside = _channels(c, k)
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     gain = tl.load(q + sample * c + channel, mask=inside, other=0.0)
     scale = tl.load(channels + 2 * c + channel, mask=inside, other=0.0) * gain
     offset = tl.load(channels + 3 * c + channel, mask=inside, other=0.0) * gain
     base = sample * c * hw
     for first in range(start, end, p):
-        _, _, _, index, mask = _tile(hw, c, first, end, p, k, last)
+        _unused, index, mask = _tile(channel, inside, first, end, hw, c, p, last)
         value = tl.load(y + base + index, mask=mask, other=0.0).to(tl.float32)
         other = tl.load(shortcut + base + index, mask=mask, other=0.0).to(tl.float32)
         found = (value - pivot[None, :]) * scale[None, :] + offset[None, :] + other
@@ -213,13 +217,13 @@ def reduce_backward(
     """d = grad where out > 0, and of every slice the sums of d and of d*(y - pivot)."""
     sample = tl.program_id(2).to(tl.int64)
     start, end = _slice(hw, p)
-    channel, inside, _, _, _ = _tile(hw, c, 0, hw, p, k, last)
+    channel, inside = _channels(c, k)
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     sum_d = tl.zeros((p, k), tl.float32)
     sum_dy = tl.zeros((p, k), tl.float32)
     base = sample * c * hw
     for first in range(start, end, p):
-        _, _, _, index, mask = _tile(hw, c, first, end, p, k, last)
+        _unused, index, mask = _tile(channel, inside, first, end, hw, c, p, last)
         gradient = tl.load(grad + base + index, mask=mask, other=0.0).to(tl.float32)
         on = tl.load(out + base + index, mask=mask, other=0.0).to(tl.float32)
         value = tl.load(y + base + index, mask=mask, other=0.0).to(tl.float32)
@@ -238,8 +242,7 @@ def merge_backward(
     partial, channels, sums, grad_q, samples, slices, c, s: tl.constexpr, k: tl.constexpr
 ):
     """The sums over slices, and the gradient of the gain, at*sum(d) + a*sum(d*(y - pivot))."""
-    channel = tl.program_id(0) * k + tl.arange(0, k)
-    inside = channel < c
+    channel, inside = _channels(c, k)
     sample = tl.program_id(1)
     count = samples * slices * c
     sum_d = tl.zeros((s, k), tl.float32)
@@ -269,8 +272,7 @@ def norm_grads(
     ``grads`` has four rows of C: of the bias, of the weight, and k and c of d*(a*q) + (y - pivot)*k
     + c. ``slopes`` and ``values`` have ``kinds`` times B*C numbers.
     """
-    channel = tl.program_id(0) * k + tl.arange(0, k)
-    inside = channel < c
+    channel, inside = _channels(c, k)
     per_kind = samples * c
     sum_g = tl.zeros((b, k), tl.float32)
     sum_gy = tl.zeros((b, k), tl.float32)
@@ -308,7 +310,7 @@ def apply_backward(
     """d*(a*q) + (y - pivot)*k + c + u*a/HW, and a*v at the maximum's position."""
     sample = tl.program_id(2).to(tl.int64)
     start, end = _slice(hw, p)
-    channel, inside, _, _, _ = _tile(hw, c, 0, hw, p, k, last)
+    channel, inside = _channels(c, k)
     row = sample * c + channel
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     a = tl.load(channels + 2 * c + channel, mask=inside, other=0.0)
@@ -324,7 +326,7 @@ def apply_backward(
         spike = a * tl.load(v + row, mask=inside, other=0.0)
     base = sample * c * hw
     for first in range(start, end, p):
-        _, _, position, index, mask = _tile(hw, c, first, end, p, k, last)
+        position, index, mask = _tile(channel, inside, first, end, hw, c, p, last)
         found = tl.load(d + base + index, mask=mask, other=0.0).to(tl.float32) * scale[None, :]
         found += constant[None, :]
         if batch:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmse.models.attention import ChannelAttention
 from mmse.models.fused import Again, fused_tail, norm_relu
+from mmse.models.kernel_support import why_no_kernels
 from mmse.models.path import (
     Plain,
     is_idle,
@@ -44,7 +45,7 @@ class ResidualBlock(BaseModule):
     downsample: nn.Module | None
     relu: nn.Module
     with_cp: bool
-    fused: bool
+    fused: bool | str
     recompute: str | None
 
     def add_norm(self, norm_cfg: Settings, channels: int, index: int) -> None:
@@ -129,6 +130,12 @@ class ResidualBlock(BaseModule):
             return Plain.NO_ATTENTION
         return self._why_composed() if self.fused else Plain.SWITCHED_OFF
 
+    def _why_no_kernels(self) -> str | None:
+        norm: Any = self.norm(self.last)
+        if isinstance(norm, nn.SyncBatchNorm):
+            return 'the norm is synchronised'
+        return why_no_kernels(norm.weight.device.type)
+
     def _why_composed(self) -> Plain | None:
         attention, norm, relu = self.attention, self.norm(self.last), self.relu
         if reason := why_not_imitated(attention, norm, relu):
@@ -145,7 +152,11 @@ class ResidualBlock(BaseModule):
         """How the tail is computed, in words: ``'fused'``, or ``'plain'`` with the reason."""
         reason = self.why_plain()
         if reason is None:
-            return 'fused' if self.recompute is None else f'fused, recompute={self.recompute!r}'
+            path = 'fused'
+            if self.fused == 'kernels':
+                why = self._why_no_kernels()
+                path += ', by kernels' if why is None else f', without kernels: {why}'
+            return path if self.recompute is None else f'{path}, recompute={self.recompute!r}'
         norm = type(self.norm(self.last)).__name__
         drop = type(self.drop_path)
         words = {
@@ -176,7 +187,9 @@ class ResidualBlock(BaseModule):
         shortcut = x if self.downsample is None else self.downsample(x)
         # An empty batch, one value per channel, and symbolic or fake tensors are left to the norm.
         if type(y) is Tensor and y.numel() > y.shape[1] and self._is_one_function(again):
-            return fused_tail(y, shortcut, norm, self.attention, self.owns_output, again)  # type: ignore[arg-type]
+            kernels = self.fused == 'kernels' and self._why_no_kernels() is None
+            reuse = self.owns_output
+            return fused_tail(y, shortcut, norm, self.attention, reuse, again, kernels)  # type: ignore[arg-type]
         out: Tensor = norm(y)
         if self.attention is not None:
             out = self.attention(out)

@@ -56,7 +56,8 @@ class SEResNet(StagedBackbone):
         fused: Compute the last norm, attention, addition and relu of a block as one function, which
             keeps no more for the backward pass than a ResNet without attention. Blocks that this
             does not cover compose the modules instead; printing the backbone shows which. False
-            composes the modules everywhere, for instance for second derivatives.
+            composes the modules everywhere, for instance for second derivatives. ``'kernels'``
+            computes it by Triton kernels on GPUs, and as with True elsewhere.
         channels_last: Compute in channels_last memory format, whatever the format of the images.
             Not together with dcn, which MMCV computes wrongly in that format.
         compile: Compile the forward pass with ``torch.compile``: True for one compilation that
@@ -128,7 +129,7 @@ class SEResNet(StagedBackbone):
         preserve_pretrained: bool = True,
         restart_attention: bool = False,
         drop_path_rate: float = 0.0,
-        fused: bool = True,
+        fused: bool | str = True,
         recompute: str | None = None,
         channels_last: bool = False,
         compile: bool | Settings = False,
@@ -148,6 +149,8 @@ class SEResNet(StagedBackbone):
         if channels_last and dcn is not None:
             # MMCV's kernels of deformable convolution take a map's memory as contiguous, silently.
             raise UserError(f'{name}: channels_last and dcn given; allowed: one of them')
+        if fused not in (True, False, 'kernels'):
+            raise UserError(f"{name}.fused: {fused!r} given; allowed: True, False, 'kernels'")
         check_recompute(
             name,
             recompute,
