@@ -82,6 +82,7 @@ libraries() {
     pip install -r <(pins {libraries,dev,docs,ray}.txt && own "$shared")
     pip install --no-deps -r <(grep -vE "^(torch|torchvision|$shared)==" "requirements/$stack.txt" |
         grep -vxF "$ops")
+    "$python" -c 'import triton' 2>/dev/null || pip install --no-deps -r requirements/kernels.txt
 }
 
 mmcv_ops() {
@@ -166,7 +167,7 @@ step 1 environment "making $venv: seconds" "$stack"
 step 2 torch 'installing torch: a few minutes' \
     "$(fingerprint_of requirements/{torch,build}.txt) $(own torch)"
 step 3 libraries 'installing the pinned packages: about a minute' \
-    "$(cd requirements && fingerprint_of "$stack.txt" libraries.txt dev.txt docs.txt ray.txt)"
+    "$(cd requirements && fingerprint_of "$stack.txt" {libraries,dev,docs,ray,kernels}.txt)"
 step 4 mmcv_ops "compiling mmcv's ops: about $minutes minutes on $jobs cores, once" \
     "$ops $(fingerprint_of requirements/torch.txt) $(own torch)"
 step 5 peers 'installing timm, mmpretrain, mmpose and mmdeploy for the tests: about a minute' \

@@ -11,8 +11,15 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmse.benchmark.measure import interleaved, peak_memory, ratio, saved_bytes, training_step
-from mmse.benchmark.networks import PLAIN, build_backbones, build_detectors, detector_batch
+from mmse.benchmark.networks import (
+    DETECTORS,
+    PLAIN,
+    build_backbones,
+    build_detectors,
+    detector_batch,
+)
 from mmse.benchmark.records import DTYPES, Result, Row, Settings
+from mmse.models.kernel_support import why_no_kernels
 from mmse.utils.environment import SHAPING, gpu_name, processor, python_version, versions
 from mmse.version import __version__
 
@@ -70,8 +77,13 @@ def _networks(
     device = torch.device(settings.device)
     if settings.detector:
         batch = detector_batch(settings.batch, settings.size, device)
-        return build_detectors(settings.depth), 'plain', batch, []
-    nets, left_out = build_backbones(settings.only, settings.depth)
+        why = why_no_kernels(settings.device)
+        names = [name for name in DETECTORS if not (why and 'kernels' in name)]
+        left_out = [] if why is None else [f'full, kernels: {why}']
+        return build_detectors(settings.depth, names=names), 'plain', batch, left_out
+    nets, left_out = build_backbones(
+        settings.only, settings.depth, settings.device, settings.compile
+    )
     x = torch.randn(settings.batch, 3, *settings.size, device=device)
     batch = {'x': x.to(memory_format=_memory_format(settings))}
     if settings.compile:

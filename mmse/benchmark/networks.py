@@ -1,6 +1,6 @@
 """The networks that a benchmark compares: backbones by name, and a whole detector."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,22 @@ from torch import Tensor, nn
 from mmse.benchmark.peers import import_peers
 from mmse.engine.config.swap import swap_backbone
 from mmse.models import SEResNet
+from mmse.models.kernel_support import why_no_kernels
 from mmse.models.settings import PRESETS
 from mmse.utils.errors import UserError
 
 PLAIN = 'mmdet.ResNet'
 # Full attention: avg+max squeeze, softmax fusion, residual gating with a learned alpha.
 FULL = 'mmse sepp_v2_residual'
-DETECTORS = {'plain': None, 'se': 'se', 'full': 'sepp_v2_residual'}
+BY_KERNELS = f'{FULL}, kernels'
+# Which attention each detector has, and what else its backbone is given.
+DETECTORS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    'plain': (None, {}),
+    'se': ('se', {}),
+    'full': ('sepp_v2_residual', {}),
+    'full, kernels': ('sepp_v2_residual', {'fused': 'kernels'}),
+    'full, recompute': ('sepp_v2_residual', {'recompute': 'norms'}),
+}
 
 
 def _timm(name: str, max_pool: bool, depth: int) -> nn.Module:
@@ -47,8 +56,8 @@ def _mmdet(depth: int) -> nn.Module:
     return net
 
 
-def _mmse(attention: Any, fused: bool, depth: int) -> nn.Module:
-    return SEResNet(depth=depth, attention=attention, norm_eval=False, fused=fused)
+def _mmse(attention: Any, depth: int, **options: Any) -> nn.Module:
+    return SEResNet(depth=depth, attention=attention, norm_eval=False, **options)
 
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
@@ -57,19 +66,26 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     'timm seresnet': partial(_timm, 'seresnet', False),
     'timm seresnet, max pool': partial(_timm, 'seresnet', True),
     'mmpretrain.SEResNet': _mmpretrain,
-    'mmse none': partial(_mmse, None, True),
-    **{f'mmse {preset}': partial(_mmse, preset, True) for preset in PRESETS},
-    f'{FULL}, not fused': partial(_mmse, 'sepp_v2_residual', False),
+    'mmse none': partial(_mmse, None),
+    **{f'mmse {preset}': partial(_mmse, preset) for preset in PRESETS},
+    f'{FULL}, not fused': partial(_mmse, 'sepp_v2_residual', fused=False),
+    BY_KERNELS: partial(_mmse, 'sepp_v2_residual', fused='kernels'),
+    f"{FULL}, recompute='norms'": partial(_mmse, 'sepp_v2_residual', recompute='norms'),
+    f"{FULL}, recompute='expand'": partial(_mmse, 'sepp_v2_residual', recompute='expand'),
 }
 
 
-def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.Module], list[str]]:
+def build_backbones(
+    names: list[str] | None, depth: int, device: str = 'cpu', compiled: bool = False
+) -> tuple[dict[str, nn.Module], list[str]]:
     """Backbones with four outputs each, seeded weights, and batch norms that train.
 
     Args:
         names: Which of ``BACKBONES`` to build, each by its name or by a part of names; None for
             all of them. ``PLAIN`` is always built.
         depth: 18, 34, 50, 101 or 152.
+        device: Where they will be measured.
+        compiled: Whether they will be compiled.
 
     Returns:
         The networks by name, and one sentence for each that could not be built.
@@ -90,6 +106,10 @@ def build_backbones(names: list[str] | None, depth: int) -> tuple[dict[str, nn.M
             left_out.append(f'{name}: {package} is not installed')
         elif package == 'mmpretrain' and depth < 50:
             left_out.append(f'{name}: it has no basic blocks')
+        elif name == BY_KERNELS and (why := why_no_kernels(device)):
+            left_out.append(f'{name}: {why}')
+        elif compiled and (name == BY_KERNELS or 'recompute' in name):
+            left_out.append(f'{name}: compiled networks are composed of their modules')
         else:
             torch.manual_seed(0)
             built[name] = build(depth)
@@ -100,7 +120,9 @@ def _matches(given: str, name: str) -> bool:
     return given == name if given in BACKBONES else given in name
 
 
-def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn.Module]:
+def build_detectors(
+    depth: int, changes: Mapping[str, Any] = {}, names: Iterable[str] = ('plain', 'se', 'full')
+) -> dict[str, nn.Module]:
     """mmdet's Faster R-CNN with FPN, plain and with attention, the first stage frozen as usual.
 
     The attention starts at the identity: all detectors compute the same function, so that their
@@ -109,17 +131,19 @@ def build_detectors(depth: int, changes: Mapping[str, Any] = {}) -> dict[str, nn
     Args:
         depth: Depth of the backbone.
         changes: Changes to the configs of the backbones with attention.
+        names: Which of ``DETECTORS``; ``'plain'`` first.
     """
     from mmse.engine.config import load_config
 
     detectors: dict[str, nn.Module] = {}
-    for name, attention in DETECTORS.items():
+    for name in names:
+        attention, own = DETECTORS[name]
         cfg = load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
         cfg.model.backbone.update(depth=depth, init_cfg=None)
         cfg.model.neck.in_channels = [256, 512, 1024, 2048] if depth >= 50 else [64, 128, 256, 512]
         if attention is not None:
             swap_backbone(cfg, attention)
-            cfg.model.backbone.update(changes)
+            cfg.model.backbone.update({**own, **changes})
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope('mmdet'):
             detector = MODELS.build(cfg.model)

@@ -41,9 +41,11 @@ def name_of(settings: Settings) -> str:
 
 def table(result: Result) -> str:
     """The rows of a benchmark as a Markdown table; ratios with their quartiles."""
-    lines = ['| ' + ' | '.join(HEADINGS) + ' |', '|---|' + '---:|' * (len(HEADINGS) - 1)]
+    peaks = any(row.peak_bytes is not None for row in result.rows)
+    headings = (*HEADINGS, 'peak memory') if peaks else HEADINGS
+    lines = ['| ' + ' | '.join(headings) + ' |', '|---|' + '---:|' * (len(headings) - 1)]
     for row in result.rows:
-        lines.append('| ' + ' | '.join(_cells(row)) + ' |')
+        lines.append('| ' + ' | '.join(_cells(row)[: len(headings)]) + ' |')
     return '\n'.join(lines)
 
 
@@ -58,6 +60,7 @@ def _cells(row: Row) -> list[str]:
         _spread(row.training),
         '' if row.saved_bytes is None else f'{row.saved_bytes / 2**20:.1f} MiB',
         '' if row.saved is None else f'{row.saved:.3f}',
+        '' if row.peak_bytes is None else f'{row.peak_bytes / 2**20:.0f} MiB',
     ]
 
 

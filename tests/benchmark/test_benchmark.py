@@ -98,6 +98,8 @@ def test_backbones(tmp_path: Path) -> None:
         'mmpretrain.SEResNet',
         'mmse sepp_v2_residual',
         'mmse sepp_v2_residual, not fused',
+        "mmse sepp_v2_residual, recompute='norms'",
+        "mmse sepp_v2_residual, recompute='expand'",
     }
     assert rows['mmdet.ResNet']['training'] == {'median': 1, 'low': 1, 'high': 1}
     assert rows['mmdet.ResNet']['saved'] == rows['timm resnet']['saved'] == 1
@@ -142,7 +144,7 @@ def test_detector(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob('results/benchmark/*.json')
     rows = json.loads(file.read_text())['rows']
-    assert [row['name'] for row in rows] == ['plain', 'se', 'full']
+    assert [row['name'] for row in rows] == ['plain', 'se', 'full', 'full, recompute']
     assert all(row['training']['median'] > 0 and row['inference_ms'] > 0 for row in rows)
 
 

@@ -12,9 +12,8 @@ from mmse.benchmark.traffic import SHAPE, Case, count
 from mmse.models import ChannelAttention
 from mmse.models.kernel_support import why_no_kernels
 
-COMMITTED = json.loads(
-    Path(__file__).parents[2].joinpath('results/benchmark/traffic.json').read_text()
-)
+ROOT = Path(__file__).parents[2]
+COMMITTED = json.loads((ROOT / 'results/benchmark/traffic.json').read_text())
 FULL = 'mmse sepp_v2_residual'
 
 
