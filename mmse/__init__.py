@@ -1,8 +1,10 @@
 """Channel attention for dense tasks: SE-ResNet backbones for every OpenMMLab codebase."""
 
+from mmse.utils import threads
 from mmse.utils.dependencies import check
 from mmse.version import __version__
 
+threads.shorten_waits()  # before torch is imported
 check(('torch', 'mmengine', 'mmcv'))
 
 # After the check, because they import what it checks. With the first, MMEngine's loaders are safe.

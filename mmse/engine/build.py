@@ -18,6 +18,7 @@ from mmengine.runner.checkpoint import load_checkpoint
 from torch import Tensor, nn
 
 from mmse.checkpoints.belonging import check_checkpoint
+from mmse.utils import threads
 from mmse.utils.errors import UserError
 
 
@@ -113,6 +114,8 @@ def build_runner(cfg: Config, model: BuiltModel) -> Runner:
         if key in cfg and key not in ('model', 'cfg')
     }
     runner = kind(model=model.module, cfg=cfg, **arguments)
+    for line in threads.said:
+        print_log(line, 'current')
     for hook in ('FiniteLossHook', 'OptimizerFormHook'):  # of a room above this one
         runner.register_hook({'type': f'mmse.{hook}'})
     if model.random_state is not None:

@@ -5,6 +5,7 @@ two write one (``apply``, ``gradients``). Without attention, q is None: factors 
 per channel, (C,).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -161,6 +162,25 @@ def gradients(
     u = slopes[0] if slopes is not None and 'avg' in mode else None
     v = slopes[-1] if slopes is not None and 'max' in mode else None
     return _apply_backward(d, known, scale, u, v, through_batch), grad_weight, sum_g
+
+
+def plain_gradients(
+    d: Tensor, known: Squeezed, batch: bool, needs: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of y and the norm's weight and bias without attention: torch's own batch norm's.
+
+    Args:
+        d: Gradient of the norm's output, (B, C, H, W).
+        known: As ``squeeze`` gave it.
+        batch: Whether the norm took the statistics of the batch.
+        needs: Which of the three are needed.
+    """
+    mean = known.about if known.rest is None else known.about + known.rest
+    weight, var = known.a / known.invstd, known.invstd.square().reciprocal()
+    grads = torch.ops.aten.native_batch_norm_backward(
+        d, known.y, weight, mean, var, mean, known.invstd, batch, 0.0, list(needs)
+    )
+    return tuple(grads)
 
 
 def _norm_sums(

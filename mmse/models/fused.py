@@ -202,6 +202,11 @@ def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         return None, d.to(ctx.shortcut_dtype), *[None] * len(others)
     if ctx.again is not None:
         known = known._replace(y=ctx.again())
+    if ctx.attention is None and ctx.group is None:
+        d = torch.ops.aten.threshold_backward(grad_out, out, 0)
+        found = eager.plain_gradients(d, known, ctx.batch, (needs_y, *others[:2]))
+        grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
+        return found[0], grad_shortcut, *found[1:], None, None, None
     d, sums, grad_q = ctx.steps.reduce_backward(grad_out, out, known)
     q = slopes = None
     mode, own = '', []

@@ -15,21 +15,21 @@ ROOT = Path(__file__).parents[1]
 GPUS = ('/dev/nvidiactl', '/dev/kfd')
 
 
-def shorten_waits(environment: MutableMapping[str, str] = os.environ) -> bool:
+said: list[str] = []  # what was set, for the log of the run
+
+
+def shorten_waits(environment: MutableMapping[str, str] = os.environ) -> None:
     """In mmse's tools, let threads spin for microseconds only; before torch is imported.
 
     What the user has set stays, and on machines with a GPU nothing is set.
-
-    Returns:
-        Whether the variable was set.
     """
     given = any(name in environment for name in (VARIABLE, 'OMP_WAIT_POLICY'))
     script = Path(sys.argv[0]).resolve() if sys.argv and sys.argv[0] else Path()
     ours = script.parent in (ROOT.parent / 'tools', ROOT / '.mim' / 'tools')
     if given or not ours or 'torch' in sys.modules or any(map(os.path.exists, GPUS)):
-        return False
+        return
     environment[VARIABLE] = COUNT
-    return True
-
-
-SHORTENED = shorten_waits()
+    said.append(
+        f'{VARIABLE}={COUNT} was set: threads that wait for each other leave the CPU to others '
+        'sooner. Set the variable yourself to change that.'
+    )

@@ -20,7 +20,8 @@ from mmse.models.fused import norm_relu
 from mmse.models.recompute import conv_of
 from mmse.utils.errors import UserError
 
-pytestmark = pytest.mark.usefixtures('single_thread', 'policy')
+pytestmark = pytest.mark.usefixtures('single_thread')
+on_both = pytest.mark.parametrize('policy', ['cpu', 'gpu'], indirect=True)
 FULL = {'preset': 'sepp_v2_residual', 'learnable_temperature': True}
 
 
@@ -59,10 +60,13 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@on_both
 @pytest.mark.parametrize('recompute', ['norms', 'expand'])
 @pytest.mark.parametrize('depth', [18, 50])
 @pytest.mark.parametrize('changes', CASES, ids=str)
-def test_equals_keeping_everything(changes: dict[str, Any], depth: int, recompute: str) -> None:
+def test_equals_keeping_everything(
+    changes: dict[str, Any], depth: int, recompute: str, policy: str
+) -> None:
     """Outputs, gradients and statistics, which are updated once."""
     changes = {key: value for key, value in changes.items() if key != 'groups' or depth == 50}
     layout = LAST if changes.get('channels_last') else torch.contiguous_format
@@ -73,9 +77,10 @@ def test_equals_keeping_everything(changes: dict[str, Any], depth: int, recomput
     assert worst(got, want) < (1e-9, '')
 
 
+@on_both
 @pytest.mark.parametrize('recompute', ['norms', 'expand'])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, LAST], ids=['nchw', 'nhwc'])
-def test_autocast(recompute: str, layout: torch.memory_format) -> None:
+def test_autocast(recompute: str, layout: torch.memory_format, policy: str) -> None:
     """One block is as far from exact as one that keeps everything."""
     found = []
     x = torch.randn(4, 32, 12, 9)
