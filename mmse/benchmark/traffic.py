@@ -197,8 +197,8 @@ def _branches_of(device: str, counter: _Counter) -> Iterator[None]:
     """Tensors on the CPU take the branches of a device."""
     with ExitStack() as stack:
         # NumPy's search on the CPU reads a map once, as torch's does, but no dispatch mode sees it.
-        argmax = mock.patch.object(policies, '_first_maximum', lambda flat: flat.argmax(2))
-        stack.enter_context(argmax)
+        search = mock.patch.object(policies, '_first', lambda flat, kind: getattr(flat, kind)(2))
+        stack.enter_context(search)
         branches = {'cpu': policies.POLICIES[device]}
         stack.enter_context(mock.patch.dict(policies.POLICIES, branches))
         if why_no_kernels('cuda') is None:

@@ -66,6 +66,12 @@ def _grid_of_writes(tile: dict[str, Any], samples: int, hw: int, c: int) -> tupl
     return _blocks(c, tile['k']), min(_blocks(hw, TILES * tile['p']), 65535), samples
 
 
+def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Start a kernel on the device of its first argument, which need not be the current one."""
+    with torch.cuda.device_of(arguments[0]):
+        kernel[grid](*arguments, **constants)
+
+
 def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: None) -> Squeezed:
     """As ``eager.squeeze``, in two launches; the position is found in any case."""
     assert group is None
@@ -85,10 +91,16 @@ def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: None) -
     position = torch.empty((samples, c), dtype=torch.int32, device=y.device)
     running_mean = channels if norm.running_mean is None else norm.running_mean
     running_var = channels if norm.running_var is None else norm.running_var
-    kernels.reduce_forward[_blocks(c, tile['k']), slices, samples](
-        y, running_mean, channels, partial, places, hw, c, batch=batch, extremes=extremes, **tile
+    grid = (_blocks(c, tile['k']), slices, samples)
+    _launch(
+        *(kernels.reduce_forward, grid, y),
+        *(running_mean, channels, partial, places, hw, c),
+        batch=batch,
+        extremes=extremes,
+        **tile,
     )
-    kernels.merge_forward[(_blocks(c, MERGED),)](
+    _launch(
+        *(kernels.merge_forward, (_blocks(c, MERGED),)),
         *(y, partial, places, norm.weight, norm.bias, running_mean, running_var),
         *(channels, values, squeezed, position, samples, slices, hw, c, norm.eps, momentum),
         batch=batch,
@@ -109,8 +121,10 @@ def apply(
     tile, *shape = _shape(known.y)
     out = known.y if in_place else torch.empty_like(known.y)
     shortcut = shortcut.contiguous(memory_format=passes.layout(known.y))
-    kernels.apply_forward[_grid_of_writes(tile, *shape)](
-        known.y, shortcut, out, known.channels, q, *shape[1:], **tile
+    _launch(
+        *(kernels.apply_forward, _grid_of_writes(tile, *shape)),
+        *(known.y, shortcut, out, known.channels, q, *shape[1:]),
+        **tile,
     )
     return out, None
 
@@ -125,11 +139,17 @@ def reduce_backward(
     d = torch.empty_like(known.y)
     partial = torch.empty((2, samples * slices * c), **numbers)
     sums, grad_q = torch.empty((2, samples, c), **numbers), torch.empty((samples, c), **numbers)
-    kernels.reduce_backward[_blocks(c, tile['k']), slices, samples](
-        grad_out, out, known.y, d, known.channels, partial, hw, c, **tile
+    grid = (_blocks(c, tile['k']), slices, samples)
+    _launch(
+        *(kernels.reduce_backward, grid),
+        *(grad_out, out, known.y, d, known.channels, partial, hw, c),
+        **tile,
     )
-    kernels.merge_backward[_blocks(c, MERGED), samples](
-        partial, known.channels, sums, grad_q, samples, slices, c, s=PARTS, k=MERGED
+    _launch(
+        *(kernels.merge_backward, (_blocks(c, MERGED), samples)),
+        *(partial, known.channels, sums, grad_q, samples, slices, c),
+        s=PARTS,
+        k=MERGED,
     )
     return d, sums, grad_q
 
@@ -151,7 +171,8 @@ def gradients(
     samples, hw, c = shape
     grads = torch.empty((4, c), dtype=torch.float32, device=d.device)
     slopes = slopes.contiguous()
-    kernels.norm_grads[(_blocks(c, MERGED),)](
+    _launch(
+        *(kernels.norm_grads, (_blocks(c, MERGED),)),
         *(sums, q, slopes, known.values, known.channels, grads, samples, hw, c),
         batch=batch,
         kinds=len(slopes),
@@ -162,7 +183,8 @@ def gradients(
     if needs_y:
         grad_y = torch.empty_like(known.y)
         position = grads if known.position is None else known.position
-        kernels.apply_backward[_grid_of_writes(tile, *shape)](
+        _launch(
+            *(kernels.apply_backward, _grid_of_writes(tile, *shape)),
             *(d, known.y, grad_y, known.channels, grads, q, slopes[0], slopes[-1], position),
             *(hw, c),
             batch=batch,

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 PIVOT_VALUES = tl.constexpr(32)  # of the first sample, from all over the map
+GOLDEN = tl.constexpr(40503)  # of 65536
 NO_POSITION = tl.constexpr(2147483647)
 
 
@@ -54,7 +55,9 @@ def reduce_forward(
     start, end = _slice(hw, p)
     channel, inside = _channels(c, k)
     if batch:
-        spread = (tl.arange(0, PIVOT_VALUES).to(tl.int64) * hw // PIVOT_VALUES)[:, None]
+        # Multiples of the golden ratio: equal steps can meet the same column in every row.
+        part = (tl.arange(0, PIVOT_VALUES) * GOLDEN) % 65536
+        spread = ((part.to(tl.int64) * hw) // 65536)[:, None]
         if last:
             near_index = spread * c + channel[None, :]
         else:

@@ -63,11 +63,9 @@ class CpuPolicy(Policy):
             signed = y * a.sign().to(y.dtype)[:, None, None] if turned else y
             return F.adaptive_max_pool2d(signed, 1, return_indices=True)[1].flatten(1)
         flat = y.flatten(2)
-        position = _first_maximum(flat)
+        position = _first(flat, 'argmax')
         if turned:
-            channels = (a <= 0).nonzero().squeeze(1)
-            part = flat[:, channels] * a[channels].sign().to(y.dtype)[:, None]
-            position[:, channels] = _first_maximum(part)
+            position = torch.where(a > 0, position, _first(flat, 'argmin')).masked_fill_(a == 0, 0)
         return position
 
     def extremes(self, y: Tensor, a: Tensor) -> Tensor:
@@ -142,11 +140,12 @@ def policy_of(y: Tensor) -> Policy:
     return POLICIES[y.device.type]
 
 
-def _first_maximum(flat: Tensor) -> Tensor:
-    """Position of the maximum of each row, (B, C, n) to (B, C); on the CPU."""
+def _first(flat: Tensor, kind: str) -> Tensor:
+    """Position of the maximum or minimum of each row, (B, C, n) to (B, C); on the CPU."""
     if flat.dtype == torch.float32:
-        return torch.from_numpy(flat.numpy().argmax(2))  # vectorised, which torch's is not
-    return flat.argmax(2)
+        # NumPy's is vectorised, which torch's is not.
+        return torch.from_numpy(getattr(flat.numpy(), kind)(2))
+    return getattr(flat, kind)(2)  # type: ignore[no-any-return]
 
 
 def _any(values: Tensor, holds: Callable[[Tensor], Tensor]) -> bool:

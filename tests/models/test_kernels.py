@@ -52,6 +52,18 @@ def test_edges_of_tiles(shape: tuple[int, ...], layout: torch.memory_format) -> 
 
 @needs_triton
 @pytest.mark.parametrize('layout', LAYOUTS, ids=NAMES)
+def test_border_far_from_the_rest(layout: torch.memory_format) -> None:
+    """The pivot is not from one column: padding may leave that far from the rest of the map."""
+    norm, attention = nn.BatchNorm2d(4), ChannelAttention(4, preset='se')
+    y = torch.randn(2, 4, 32, 160).to(memory_format=layout)
+    y[..., 0] += 1000
+    by_kernels(y, torch.zeros_like(y), norm, attention)
+    var = y.double().transpose(0, 1).flatten(1).var(1)
+    torch.testing.assert_close((norm.running_var.double() - 0.9) / 0.1, var, rtol=3e-6, atol=0)
+
+
+@needs_triton
+@pytest.mark.parametrize('layout', LAYOUTS, ids=NAMES)
 def test_ties_go_to_the_first_position(layout: torch.memory_format) -> None:
     """Also across slices, downwards where the weight is negative, and everywhere where it is 0."""
     norm, attention = (module.float() for module in make_tail({'squeeze': 'max'}, 3))
