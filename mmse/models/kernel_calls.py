@@ -68,7 +68,7 @@ def _grid_of_writes(tile: dict[str, Any], samples: int, hw: int, c: int) -> tupl
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
     """Start a kernel on the device of its first argument, which need not be the current one."""
-    with torch.cuda.device_of(arguments[0]):
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
         kernel[grid](*arguments, **constants)
 
 

@@ -18,7 +18,7 @@ from support.versions import compiles, exports
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmse.models import SEBottleneck, SEResNet
+from mmse.models import SEBottleneck, SEResNet, policies
 
 pytestmark = pytest.mark.usefixtures('single_thread')
 
@@ -104,6 +104,14 @@ def test_what_takes_the_plain_path(changes: dict[str, Any], reason: str) -> None
     module = block(**changes)
     assert module.path.startswith('plain (') and reason in module.path
     module.eval()(torch.randn(2, 32, 5, 5))
+
+
+def test_other_devices_compose_the_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = block().eval(), torch.randn(2, 32, 5, 5)
+    want = module(x)
+    monkeypatch.delitem(policies.POLICIES, 'cpu')
+    assert module.path == 'plain (its device is neither CPU nor CUDA)'
+    torch.testing.assert_close(module(x), want, rtol=1e-5, atol=1e-5)
 
 
 def test_hooks_see_their_modules() -> None:
