@@ -77,7 +77,7 @@ def _networks(
     device = torch.device(settings.device)
     if settings.detector:
         batch = detector_batch(settings.batch, settings.size, device)
-        why = why_no_kernels(settings.device)
+        why = why_no_kernels(settings.device, interpreted=False)
         names = [name for name in DETECTORS if not (why and 'kernels' in name)]
         left_out = [] if why is None else [f'full, kernels: {why}']
         return build_detectors(settings.depth, names=names), 'plain', batch, left_out

@@ -106,7 +106,7 @@ def build_backbones(
             left_out.append(f'{name}: {package} is not installed')
         elif package == 'mmpretrain' and depth < 50:
             left_out.append(f'{name}: it has no basic blocks')
-        elif name == BY_KERNELS and (why := why_no_kernels(device)):
+        elif name == BY_KERNELS and (why := why_no_kernels(device, interpreted=False)):
             left_out.append(f'{name}: {why}')
         elif compiled and (name == BY_KERNELS or 'recompute' in name):
             left_out.append(f'{name}: compiled networks are composed of their modules')

@@ -98,8 +98,8 @@ def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: Group |
 
 def apply(
     known: Squeezed, q: Tensor | None, shortcut: Tensor | None, in_place: bool = False
-) -> tuple[Tensor, Tensor]:
-    """relu(norm(y)*q + shortcut), (B, C, H, W), and a*q; ``in_place`` of y where possible."""
+) -> Tensor:
+    """relu(norm(y)*q + shortcut), (B, C, H, W); ``in_place`` of y where possible."""
     scale, at = known.a, known.at
     if known.pivot is None:
         at = torch.addcmul(at, known.about, scale, value=-1)
@@ -107,7 +107,7 @@ def apply(
         scale, at = scale * q, at * q
     policy = policy_of(known.y)
     out = policy.affine(known.y, scale, at, known.pivot, in_place)
-    return (out.relu_() if shortcut is None else policy.add_relu_(out, shortcut)), scale
+    return out.relu_() if shortcut is None else policy.add_relu_(out, shortcut)
 
 
 def reduce_backward(
@@ -128,7 +128,6 @@ def gradients(
     d: Tensor,
     known: Squeezed,
     q: Tensor | None,
-    scale: Tensor,
     slopes: Tensor | None,
     mode: str,
     sums: tuple[Tensor, Tensor],
@@ -142,7 +141,6 @@ def gradients(
         d: As ``reduce_backward`` gives it.
         known: As ``squeeze`` gave it.
         q: The gain, (B, C), or None.
-        scale: As ``apply`` gave it.
         slopes: Gradients of the squeezed descriptors, (S, B, C), or None.
         mode: Which squeeze.
         sums: As ``reduce_backward`` gives them.
@@ -161,7 +159,7 @@ def gradients(
             through_batch = (all_g, all_gy * known.invstd)
     u = slopes[0] if slopes is not None and 'avg' in mode else None
     v = slopes[-1] if slopes is not None and 'max' in mode else None
-    return _apply_backward(d, known, scale, u, v, through_batch), grad_weight, sum_g
+    return _apply_backward(d, known, q, u, v, through_batch), grad_weight, sum_g
 
 
 def plain_gradients(
@@ -206,7 +204,7 @@ def _norm_sums(
 def _apply_backward(
     d: Tensor,
     known: Squeezed,
-    scale: Tensor,
+    q: Tensor | None,
     u: Tensor | None,
     v: Tensor | None,
     through_batch: tuple[Tensor, Tensor] | None,
@@ -216,6 +214,7 @@ def _apply_backward(
     ``through_batch`` has the gradients of the norm's bias and weight over all processes, (C,).
     """
     y, a = known.y, known.a
+    scale = a if q is None else a * q
     n = y.shape[2] * y.shape[3]
     if through_batch is None:
         k, c = None, torch.zeros_like(a)

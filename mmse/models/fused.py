@@ -81,7 +81,7 @@ def fused_tail(
         if attention is not None:
             gain, _ = excite(attention, known.descriptors(), tensors_of(attention))
             q = gain.to(passes.accumulator(y))
-        out: Tensor = steps.apply(known, q, shortcut, in_place=reuse)[0]
+        out: Tensor = steps.apply(known, q, shortcut, in_place=reuse)
         return out
 
 
@@ -117,8 +117,7 @@ def output_again(node: Any) -> Tensor:
 def _norm_relu_again(saved: tuple[Tensor, ...]) -> Tensor:
     known = Squeezed(*saved[: len(Squeezed._fields)])
     with torch.no_grad(), without_autocast(known.about.device.type):
-        out, _ = eager.apply(known, None, None)
-        return out
+        return eager.apply(known, None, None)
 
 
 def _apply(
@@ -161,20 +160,20 @@ class _Tail(torch.autograd.Function):
         with without_autocast(y.device.type):
             mode, q = '' if attention is None else attention.settings.squeeze, None
             known = steps.squeeze(y, norm, mode, True, ctx.group)
-            ctx.kind, ctx.fields, fields = type(known), len(known), list(known)
+            ctx.kind, ctx.fields = type(known), len(known)
+            fields = [None if value is known.shift else value for value in known]
             if attention is not None:
-                squeezed = known.descriptors()
                 given = dict(zip(names, tensors, strict=True))
-                gain, excited = excite(attention, squeezed, given)
+                gain, excited = excite(attention, known.descriptors(), given)
                 q = gain.to(passes.accumulator(y))
-                kept = [q, squeezed, *excited, *tensors]
-            out, scale = steps.apply(known, q, shortcut)
+                kept = [q, *excited, *tensors]
+            out = steps.apply(known, q, shortcut)
         # Only a y that is not shifted is what the convolution computes again.
         if again is None or known.shift is not None:
             ctx.again = None
         else:
             fields[0] = None
-        ctx.save_for_backward(*fields, None if shortcut is None else out, scale, *kept)
+        ctx.save_for_backward(*fields, None if shortcut is None else out, *kept)
         return out  # type: ignore[no-any-return]
 
     @staticmethod
@@ -191,7 +190,7 @@ class _Tail(torch.autograd.Function):
 def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of the arguments of ``_Tail.forward``, from y on."""
     saved = ctx.saved_tensors if ctx.read is None else ctx.read
-    known, (out, scale, *kept) = ctx.kind(*saved[: ctx.fields]), saved[ctx.fields :]
+    known, (out, *kept) = ctx.kind(*saved[: ctx.fields]), saved[ctx.fields :]
     if out is None:
         out = _norm_relu_again(saved) if ctx.output is None else ctx.output
         ctx.output = ctx.read = None
@@ -212,14 +211,15 @@ def _grads(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     mode, own = '', []
     if ctx.attention is not None:
         mode = ctx.attention.settings.squeeze
-        q, squeezed, *kept = kept
+        q, *kept = kept
         excited, kept = Excited(*kept[: len(Excited._fields)]), kept[len(Excited._fields) :]
         tensors = dict(zip(ctx.names, kept, strict=True))
         needed = [name for name, need in zip(tensors, others[-len(tensors) :], strict=True) if need]
+        squeezed = known.descriptors()
         slopes, grads = excitation_grads(ctx.attention, squeezed, excited, tensors, needed, grad_q)
         own = [grads.get(name) for name in tensors]
     grad_y, grad_weight, grad_bias = ctx.steps.gradients(
-        d, known, q, scale, slopes, mode, sums, ctx.batch, ctx.group, needs_y
+        d, known, q, slopes, mode, sums, ctx.batch, ctx.group, needs_y
     )
     grad_shortcut = d.to(ctx.shortcut_dtype) if needs_shortcut else None
     return grad_y, grad_shortcut, grad_weight, grad_bias, None, None, None, *own

@@ -114,10 +114,8 @@ def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: None) -
     return Squeezed(y, channels, values, squeezed, position if extremes else None)
 
 
-def apply(
-    known: Squeezed, q: Tensor, shortcut: Tensor, in_place: bool = False
-) -> tuple[Tensor, None]:
-    """As ``eager.apply``, in one launch; in the place of a*q, which is not needed later, None."""
+def apply(known: Squeezed, q: Tensor, shortcut: Tensor, in_place: bool = False) -> Tensor:
+    """As ``eager.apply``, in one launch."""
     tile, *shape = _shape(known.y)
     out = known.y if in_place else torch.empty_like(known.y)
     shortcut = shortcut.contiguous(memory_format=passes.layout(known.y))
@@ -126,7 +124,7 @@ def apply(
         *(known.y, shortcut, out, known.channels, q, *shape[1:]),
         **tile,
     )
-    return out, None
+    return out
 
 
 def reduce_backward(
@@ -158,7 +156,6 @@ def gradients(
     d: Tensor,
     known: Squeezed,
     q: Tensor,
-    scale: None,
     slopes: Tensor,
     mode: str,
     sums: Tensor,
