@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmse.models.versions import adds_mixed_products_in_place
+
 
 class Centred(NamedTuple):
     """A map and its statistics.
@@ -98,10 +100,11 @@ class Policy:
             mapped = torch.native_batch_norm(flat, scale, offset, mean, zero, False, 0.0, 1.0)[0]
             # A view that an autograd function returns could not be changed in place.
             return torch.ops.aten._unsafe_view(mapped, y.shape)  # type: ignore[no-any-return]
+        factors = offset[..., None, None], y, scale[..., None, None]
+        if _casts_first(y, scale):
+            return torch.addcmul(*factors).to(y.dtype)
         # The result's precision is given, so that no map is cast to that of the factors.
-        return torch.addcmul(
-            offset[..., None, None], y, scale[..., None, None], out=torch.empty_like(y)
-        )
+        return torch.addcmul(*factors, out=torch.empty_like(y))
 
     def maps_in_place(self, y: Tensor, scale: Tensor) -> bool:
         """Whether ``affine`` can write to the memory that it reads."""
@@ -109,7 +112,10 @@ class Policy:
 
     def add_scaled_(self, x: Tensor, y: Tensor, k: Tensor) -> Tensor:
         """x + k*y in place of x; x and y (B, C, H, W), k (C,), which may be more precise."""
-        return x.addcmul_(y, k[:, None, None])
+        factor = k[:, None, None]
+        if _casts_first(x, k):
+            return x.copy_(torch.addcmul(x, y, factor))
+        return x.addcmul_(y, factor)
 
     def sums(
         self, d: Tensor, y: Tensor, mean: Tensor, per_sample: bool = True
@@ -167,6 +173,11 @@ def layout(y: Tensor) -> torch.memory_format:
     """The memory format that y has, or that a copy of it is to have."""
     last = y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
+
+
+def _casts_first(y: Tensor, factor: Tensor) -> bool:
+    """Whether products with factors of another precision need a map of their own (torch 2.1)."""
+    return y.is_cpu and y.dtype != factor.dtype and not adds_mixed_products_in_place()
 
 
 def _norm_backward(d: Tensor, y: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmse.models.passes import Centred, Policy, accumulator, running_statistics, uses_batch
-from mmse.models.versions import adds_mixed_products_in_place
 
 ROW = 1024  # the longest row whose sum in single precision is as exact as the tests ask
 # Where a channel's mean is more deviations than this from zero, y is centred first: in precision
@@ -81,11 +80,6 @@ class CpuPolicy(Policy):
 
     def maps_in_place(self, y: Tensor, scale: Tensor) -> bool:
         return y.dtype == scale.dtype
-
-    def add_scaled_(self, x: Tensor, y: Tensor, k: Tensor) -> Tensor:
-        if x.dtype != k.dtype and not adds_mixed_products_in_place():
-            return x.copy_(torch.addcmul(x, y, k[:, None, None]))
-        return super().add_scaled_(x, y, k)
 
 
 class GpuPolicy(Policy):

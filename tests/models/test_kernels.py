@@ -119,7 +119,7 @@ def test_who_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SEResNet(18, attention='se').layer1[0].path == 'fused'
     net = SEResNet(18, attention='se', base_channels=8, fused='kernels')
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
-    why = 'triton is not installed' if why_no_kernels('cuda') else 'they need a GPU'
+    why = why_no_kernels('cuda') or 'they need a GPU'
     assert net.layer1[0].path.startswith(f'fused, without kernels: {why}')
     assert net(torch.randn(2, 3, 64, 64))[-1].isfinite().all()
     synchronised = {'type': 'SyncBN', 'requires_grad': True}
