@@ -41,12 +41,13 @@ from mmse.models.eager import Squeezed
 from mmse.models.excitation import Excited, excitation_grads, excite, tensors_of
 from mmse.models.kernel_support import DTYPES
 from mmse.models.synchronised import group_of
-from mmse.models.versions import without_autocast
+from mmse.models.versions import untraced, without_autocast
 from mmse.utils.errors import UserError
 
 Again = Callable[[], Tensor]
 
 
+@untraced
 def fused_tail(
     y: Tensor,
     shortcut: Tensor,
@@ -94,6 +95,7 @@ def _steps(y: Tensor, norm: _BatchNorm, attention: ChannelAttention | None, kern
     return kernel_calls
 
 
+@untraced
 def norm_relu(y: Tensor, norm: _BatchNorm) -> Tensor:
     """relu(norm(y)), (B, C, H, W), which keeps y alone for the backward pass.
 

@@ -1,14 +1,24 @@
 """What has a public name in newer versions of torch only, for torch 2.1 and later."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.nn.modules import module as _module
 
+Function = TypeVar('Function', bound=Callable[..., Any])
+
 # Public since torch 2.3.
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+
+
+def untraced(function: Function) -> Function:
+    """Keep a function out of compiled graphs before torch 2.6, which enters what is not for it."""
+    if hasattr(torch.compiler, 'set_stance'):  # since torch 2.6
+        return function
+    return cast(Function, torch.compiler.disable(function))  # type: ignore[no-untyped-call]
 
 
 @lru_cache
