@@ -68,7 +68,7 @@ def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: Group |
     y = y.contiguous(memory_format=passes.layout(y))
     policy, batch = policy_of(y), passes.uses_batch(norm)
     track = norm.training and norm.track_running_stats
-    found = policy.centre(y, norm, 'avg' in mode, track and group is None)
+    found = policy.centre(y, norm, mode, track and group is None)
     total = None
     if batch:
         values = y.numel() / y.shape[1]

@@ -47,13 +47,13 @@ class Centred(NamedTuple):
 class Policy:
     """What both kinds of devices do alike."""
 
-    def centre(self, y: Tensor, norm: _BatchNorm, per_sample: bool, track: bool) -> Centred:
+    def centre(self, y: Tensor, norm: _BatchNorm, mode: str, track: bool) -> Centred:
         """Find the statistics that a norm uses for y, and centre y where precision asks for that.
 
         Args:
             y: (B, C, H, W).
             norm: The norm.
-            per_sample: Whether each sample's average is needed.
+            mode: Which squeeze, or ``''`` for none.
             track: Whether the running statistics are to be updated here if that saves something.
         """
         raise NotImplementedError

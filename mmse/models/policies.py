@@ -21,8 +21,8 @@ FAR = 32.0**0.5
 class CpuPolicy(Policy):
     """The CPU: reading a value back costs nothing; batch norm's kernel scales, then shifts."""
 
-    def centre(self, y: Tensor, norm: _BatchNorm, per_sample: bool, track: bool) -> Centred:
-        m, batch = None, uses_batch(norm)
+    def centre(self, y: Tensor, norm: _BatchNorm, mode: str, track: bool) -> Centred:
+        m, batch, per_sample = None, uses_batch(norm), 'avg' in mode
         if batch:
             mean, var, m = self._moments(y)
         else:
@@ -85,8 +85,8 @@ class CpuPolicy(Policy):
 class GpuPolicy(Policy):
     """CUDA and ROCm: nothing waits for a value; batch norm's kernel subtracts the mean first."""
 
-    def centre(self, y: Tensor, norm: _BatchNorm, per_sample: bool, track: bool) -> Centred:
-        kind, batch = accumulator(y), uses_batch(norm)
+    def centre(self, y: Tensor, norm: _BatchNorm, mode: str, track: bool) -> Centred:
+        kind, batch, per_sample = accumulator(y), uses_batch(norm), 'avg' in mode
         track = track and norm.momentum is not None and norm.running_mean is not None
         if batch:
             kept = (norm.running_mean, norm.running_var) if track else (None, None)
@@ -94,6 +94,8 @@ class GpuPolicy(Policy):
             mean, var = (statistic.to(kind) for statistic in found)
         else:
             mean, var = running_statistics(norm, y)
+        if not mode:  # as exact as torch's own batch norm
+            return Centred(y, None, mean[None], mean, None, var, None, track)
         n = y.shape[2] * y.shape[3]
         if y.is_contiguous():
             pivot = mean.repeat(len(y), 1)
@@ -108,8 +110,8 @@ class GpuPolicy(Policy):
             shift = mean
             y = y - shift[:, None, None]
             mean = torch.zeros_like(mean)
-        if not (batch or per_sample):
-            return Centred(y, shift, None, mean, None, var, None)
+        if not per_sample and (shift is None or not batch):
+            return Centred(y, shift, None, mean, None, var, None, track)
         averages = y.mean((2, 3), dtype=kind)
         if batch:
             mean = averages.mean(0)
