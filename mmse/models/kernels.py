@@ -37,11 +37,13 @@ def _tile(channel, inside, first, end, hw, c, p: tl.constexpr, last: tl.constexp
 
 
 @triton.jit
-def _slice(hw, p: tl.constexpr):
-    """The positions of this program, a whole number of tiles but for the last."""
+def _part(hw, c, p: tl.constexpr, k: tl.constexpr):
+    """Of a map this program's sample, channels, and positions: whole tiles but for the last."""
+    channel, inside = _channels(c, k)
     tiles = tl.cdiv(tl.cdiv(hw, p), tl.num_programs(1))
     start = tl.program_id(1) * tiles * p
-    return start, tl.minimum(start + tiles * p, hw)
+    end = tl.minimum(start + tiles * p, hw)
+    return tl.program_id(2).to(tl.int64), channel, inside, start, end
 
 
 @triton.jit
@@ -51,9 +53,7 @@ def reduce_forward(
     last: tl.constexpr, p: tl.constexpr, k: tl.constexpr,
 ):  # fmt: skip
     """Of every slice: sum and sum of squares about the pivot, maximum, minimum, their positions."""
-    sample = tl.program_id(2).to(tl.int64)
-    start, end = _slice(hw, p)
-    channel, inside = _channels(c, k)
+    sample, channel, inside, start, end = _part(hw, c, p, k)
     if batch:
         # Multiples of the golden ratio: equal steps can meet the same column in every row.
         part = (tl.arange(0, PIVOT_VALUES) * GOLDEN) % 65536
@@ -195,9 +195,7 @@ def apply_forward(
     last: tl.constexpr, p: tl.constexpr, k: tl.constexpr,
 ):  # fmt: skip
     """relu((y - pivot)*(a*q) + at*q + shortcut)."""
-    sample = tl.program_id(2).to(tl.int64)
-    start, end = _slice(hw, p)
-    channel, inside = _channels(c, k)
+    sample, channel, inside, start, end = _part(hw, c, p, k)
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     gain = tl.load(q + sample * c + channel, mask=inside, other=0.0)
     scale = tl.load(channels + 2 * c + channel, mask=inside, other=0.0) * gain
@@ -218,9 +216,7 @@ def reduce_backward(
     last: tl.constexpr, p: tl.constexpr, k: tl.constexpr,
 ):  # fmt: skip
     """d = grad where out > 0, and of every slice the sums of d and of d*(y - pivot)."""
-    sample = tl.program_id(2).to(tl.int64)
-    start, end = _slice(hw, p)
-    channel, inside = _channels(c, k)
+    sample, channel, inside, start, end = _part(hw, c, p, k)
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     sum_d = tl.zeros((p, k), tl.float32)
     sum_dy = tl.zeros((p, k), tl.float32)
@@ -311,9 +307,7 @@ def apply_backward(
     last: tl.constexpr, p: tl.constexpr, k: tl.constexpr,
 ):  # fmt: skip
     """d*(a*q) + (y - pivot)*k + c + u*a/HW, and a*v at the maximum's position."""
-    sample = tl.program_id(2).to(tl.int64)
-    start, end = _slice(hw, p)
-    channel, inside = _channels(c, k)
+    sample, channel, inside, start, end = _part(hw, c, p, k)
     row = sample * c + channel
     pivot = tl.load(channels + channel, mask=inside, other=0.0)
     a = tl.load(channels + 2 * c + channel, mask=inside, other=0.0)
