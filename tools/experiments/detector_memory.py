@@ -5,6 +5,7 @@
 are those of seeded random weights. Needs 12 GB of memory, and no GPU.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split('\n')[0]).parse_args()
     quiet()
     found = {}
     for name, (kind, changes) in CASES.items():
