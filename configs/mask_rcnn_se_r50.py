@@ -30,4 +30,3 @@ train_dataloader = dict(
 val_evaluator = dict(metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 train_cfg = dict(max_iters=max_iters)
-param_scheduler = dict(total_steps=max_iters)

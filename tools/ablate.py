@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from mmse.ablation.engines import run_locally, run_on_ray
+from mmse.ablation.pilot import run_pilot
 from mmse.ablation.preview import print_preview
 from mmse.ablation.report import status_table, write_report
 from mmse.ablation.scheduler import Folders, run
@@ -42,8 +43,14 @@ def parse() -> argparse.Namespace:
                 metavar='KEY=VALUE',
                 help='override keys of the ablation, such as seeds=4 or grid=full',
             )
+            command.add_argument('--work-dir', type=Path, help='default: work_dirs/ablations/NAME')
+    commands.choices['plan'].add_argument(
+        '--pilot',
+        action='store_true',
+        help='first train the plain arm and one with attention once, to see whether the plain arm '
+        'learns and the attention acts',
+    )
     one = commands.choices['run']
-    one.add_argument('--work-dir', type=Path, help='default: work_dirs/ablations/NAME')
     one.add_argument('--engine', choices=['local', 'ray'], default='local')
     one.add_argument('--workers', type=int, default=1, help='local: trials at a time')
     one.add_argument('--address', help='ray: address of a cluster; default: one is started here')
@@ -85,10 +92,15 @@ def main() -> None:
     args = parse()
     name = study_name(args.config)
     results = args.results or Path('results/ablations') / name
+    if args.command in ('plan', 'run'):
+        folders = Folders(results, args.work_dir or Path('work_dirs/ablations') / name)
     if args.command == 'plan':
-        print_preview(read_study(args.config, args.cfg_options), results)
+        study = read_study(args.config, args.cfg_options)
+        if args.pilot:
+            run_pilot(study, resolve(study), folders)
+        print_preview(study, results)
     elif args.command == 'run':
-        run_trials(args, Folders(results, args.work_dir or Path('work_dirs/ablations') / name))
+        run_trials(args, folders)
     elif args.command == 'status':
         print(status_table(results))
     else:

@@ -9,6 +9,12 @@ from mmse.engine.run import train
 def main() -> None:
     parser = argparse.ArgumentParser(description='Train a detector or a segmenter')
     add_run_arguments(parser)
+    parser.add_argument(
+        '--attention-lr-mult',
+        type=float,
+        metavar='FACTOR',
+        help='learning rate of the attention over that of the layers beside it',
+    )
     parser.add_argument('--amp', action='store_true', help='mixed precision on the GPU')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'

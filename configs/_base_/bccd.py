@@ -55,4 +55,3 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 train_cfg = dict(max_iters=500, val_interval=250)
-param_scheduler = dict(total_steps=500)

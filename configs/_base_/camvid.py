@@ -69,4 +69,3 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 train_cfg = dict(max_iters=400, val_interval=200)
-param_scheduler = dict(total_steps=400)

@@ -16,4 +16,3 @@ model = dict(
 )
 train_dataloader = dict(batch_size=batch_size)
 train_cfg = dict(max_iters=max_iters)
-param_scheduler = dict(total_steps=max_iters)

@@ -155,6 +155,59 @@ def draw_cost(task: TaskSummary) -> Figure | None:
     return figure
 
 
+def draw_dose(task: TaskSummary) -> Figure | None:
+    """How far the attention of each arm moved, what the metric owes to it, and the effect."""
+    arms = task.attended
+    if not arms:
+        return None
+    figure = Figure(figsize=(WIDTH, 1.3 + len(arms) * max(0.62, _height(a.name for a in arms))))
+    moved, owed, effect = figure.subplots(1, 3, sharey=True)
+    rows = range(len(arms) - 1, -1, -1)
+    moved.axvspan(0, task.smallest_dose, color=SHADE, zorder=0)
+    for arm, y in zip(arms, rows, strict=True):
+        for i, (stage, doses) in enumerate(sorted(arm.stage_doses.items())):
+            height = y + 0.27 - 0.18 * i
+            moved.plot((min(doses), max(doses)), (height, height), color=INK, linewidth=1)
+            moved.plot(np.mean(doses), height, 'o', color=INK, markersize=3.5)
+            label = stage.removeprefix('layer')
+            moved.annotate(
+                label,
+                (max(doses), height),
+                (4, 0),
+                textcoords='offset points',
+                va='center',
+                fontsize=6.5,
+            )
+        for to, shift, face in (('start', 0.12, INK), ('mean', -0.12, 'white')):
+            lost = list(arm.owed(to).values())
+            if lost:
+                owed.plot((min(lost), max(lost)), (y + shift, y + shift), color=INK, linewidth=1)
+                owed.plot(np.mean(lost), y + shift, 'o', color=INK, markerfacecolor=face)
+        difference = arm.against_first
+        if difference is not None and math.isfinite(difference.t_interval[0]):
+            effect.plot(difference.t_interval, (y, y), color=INK, linewidth=2.5)
+            effect.plot(difference.mean, y, 'o', color=INK)
+    for axes in (owed, effect):
+        axes.axvline(0, color=PALE, linewidth=1)
+    effect.axvspan(-task.smallest_effect, task.smallest_effect, color=SHADE, zorder=0)
+    for axes, label in zip((moved, owed, effect), _dose_labels(task), strict=True):
+        axes.set_xlabel(label, fontsize='small')
+        axes.locator_params(axis='x', nbins=4)
+    moved.set_xlim(left=0)
+    moved.set_yticks(rows, [_wrap(arm.name) for arm in arms])
+    moved.set_ylim(-0.6, len(arms) - 0.4)
+    return figure
+
+
+def _dose_labels(task: TaskSummary) -> tuple[str, str, str]:
+    unit = task.metric_label
+    return (
+        'dose by stage',
+        f'{unit} owed to the attention\n(hollow: to its looking)',
+        f'{unit} - that of {task.arms[0].name}',
+    )
+
+
 STARTS = {'weight_of_avg': 0.5}
 
 
@@ -195,6 +248,14 @@ FIGURES = {
         "Contrasts: mean of the paired differences with its 95% intervals, by Student's t (thick "
         'line) and by the bootstrap (thin line). Filled dots: registered beforehand; hollow dots: '
         'exploratory. Shaded: effects below the smallest effect of interest.',
+    ),
+    'dose': (
+        draw_dose,
+        'What the attention did, and what came of it. Left: how far the gains of each stage moved '
+        'from their start, mean and range over the seeds; shaded: too little for a verdict. '
+        'Middle: what the metric loses with the gains of the trained network held at their start '
+        '(filled) or at their mean over the images (hollow), mean and range. Right: the difference '
+        'from the first arm with its 95% interval; shaded: below the smallest effect of interest.',
     ),
     'seeds': (
         draw_seeds,

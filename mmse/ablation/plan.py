@@ -7,7 +7,8 @@ from typing import Any
 
 from mmse.ablation.contrasts import Contrast
 from mmse.ablation.identity import RESULTS_VERSION
-from mmse.ablation.study import Study
+from mmse.ablation.outcomes import Outcome
+from mmse.ablation.study import SMALLEST_DOSE, Study
 from mmse.ablation.variants import Trial
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
@@ -21,6 +22,7 @@ class PlannedTask:
     base: str
     metric: str
     smallest_effect: float
+    secondary: Sequence[Outcome] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ class Plan:
     Args:
         name: Name of the study.
         start: How the attention starts, ``'identity'`` or ``'default'``.
-        seeds: The seeds.
+        seeds: The seeds, in the order in which they count.
+        looks: The numbers of seeds at which verdicts are given, as they stood before the first
+            trial ended; none if the seeds that they count were changed later.
+        smallest_dose: What the attention of an arm must have moved for a verdict.
         results_version: See ``mmse.ablation.identity.RESULTS_VERSION``.
         tasks: The tasks.
         arms: The arms.
@@ -88,6 +93,8 @@ class Plan:
     factors: Mapping[str, Sequence[str]]
     contrasts: Sequence[PlannedContrast]
     variants: Sequence[PlannedVariant]
+    looks: Sequence[int]
+    smallest_dose: float
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> 'Plan':
@@ -99,7 +106,13 @@ class Plan:
             'variants': PlannedVariant,
         }
         typed = {key: [row(**r) for r in raw[key]] for key, row in rows.items()}
-        return cls(**{**raw, **typed})
+        tasks = [
+            replace(task, secondary=[Outcome(**outcome) for outcome in task.secondary])
+            for task in typed['tasks']
+        ]
+        # Plans of mmse before 0.2 had one look, and said nothing of the dose.
+        old = {'looks': [len(raw['seeds'])], 'smallest_dose': SMALLEST_DOSE}
+        return cls(**{**old, **raw, **typed, 'tasks': tasks})
 
     def variant(self, task: str, arm: str) -> PlannedVariant | None:
         """The variant of a task and an arm, if the plan has both."""
@@ -118,7 +131,12 @@ def plan_of(study: Study, trials: Sequence[Trial]) -> Plan:
         start=study.start,
         seeds=study.seeds,
         results_version=RESULTS_VERSION,
-        tasks=[PlannedTask(t.name, t.base, t.metric, t.smallest_effect) for t in study.tasks],
+        looks=study.looks,
+        smallest_dose=study.smallest_dose,
+        tasks=[
+            PlannedTask(t.name, t.base, t.metric, t.smallest_effect, t.secondary)
+            for t in study.tasks
+        ],
         arms=[PlannedArm(arm.name, dict(arm.levels)) for arm in study.arms],
         factors=dict(study.factors),
         contrasts=[
@@ -144,16 +162,21 @@ def update_plan(folder: Path, plan: Plan) -> Plan:
     """Write the plan into the folder of its results.
 
     A contrast is registered if it stood in the plan before the first trial ended, with the same
-    metrics and smallest effects; one that is added or changed later is exploratory.
+    metrics, outcomes, smallest effects and smallest dose; one that is added or changed later is
+    exploratory. So are seeds beyond the last look that stood in the plan.
 
     Returns:
         The plan as it was written.
     """
     if (folder / 'plan.json').is_file() and any((folder / 'trials').glob('*.json')):
         old = read_plan(folder)
-        same_question = old.tasks == plan.tasks
+        same_question = (old.tasks, old.smallest_dose) == (plan.tasks, plan.smallest_dose)
+        counted = max(old.looks, default=0)
+        seeds = min(counted, len(plan.seeds))
+        kept = list(plan.seeds[:seeds]) == list(old.seeds[:seeds])
         plan = replace(
             plan,
+            looks=old.looks if kept else (),
             contrasts=[
                 replace(contrast, registered=same_question and contrast in old.contrasts)
                 for contrast in plan.contrasts

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.looks import LEVEL, levels
+from mmse.ablation.pilot import read_pilot
 from mmse.ablation.scheduler import Folders
 from mmse.ablation.stats import reach
 from mmse.ablation.study import Study, Task
@@ -35,7 +37,14 @@ def print_preview(study: Study, results: Path) -> None:
         f'{len(variants) * len(study.seeds)} trials: {len(study.arms)} arms x '
         f'{len(study.tasks)} tasks x {len(study.seeds)} seeds; results version {RESULTS_VERSION}'
     )
-    print(reach(len(study.seeds), len(study.contrasts) * len(study.tasks)))
+    last = levels(study.looks)[-1]
+    print(reach(len(study.seeds), len(study.contrasts) * len(study.tasks), last))
+    if len(study.looks) > 1:
+        spent = ' and '.join(f'{level:.2g}' for level in levels(study.looks))
+        at = ' and '.join(map(str, study.looks))
+        print(f'Verdicts at {at} seeds, which spend {spent} of the level of {LEVEL}')
+    for task in study.tasks:
+        _print_pilot(study, task, variants, results)
     seconds = 0.0
     for task in study.tasks:
         seconds += _print_time(study, task, [v for v in variants if v.task is task], results)
@@ -51,6 +60,30 @@ def _print_arms(study: Study, task: Task, variants: Sequence[Variant]) -> None:
     width = max(len(v.arm.name) for v in variants)
     for variant in variants:
         print(f'  {variant.arm.name:<{width}}  {variant.attention}')
+
+
+def _print_pilot(study: Study, task: Task, variants: Sequence[Variant], results: Path) -> None:
+    """Print what a pilot has measured: by it, and by nothing else, a trial's size is chosen."""
+    name = task.name or study.name
+    try:
+        pilot = read_pilot(results, study, variants, task.name)
+    except UserError as error:
+        print(f'{name}: {error}')
+        return
+    if pilot is None:
+        print(
+            f'{name}: whether the plain arm learns and the attention acts is not measured: '
+            'plan --pilot trains both once, and keeps nothing else'
+        )
+        return
+    curve = ', '.join(f'{value:.4g} at {step:g}' for step, value in pilot.curve)
+    dose = pilot.dose_curve[-1][1]
+    enough = 'at least' if dose >= study.smallest_dose else 'LESS THAN'
+    print(f'{name}, pilot: {task.metric} of the plain arm {curve} iterations')
+    print(
+        f'{name}, pilot: dose of {pilot.arm} {dose:.3f}, {enough} the {study.smallest_dose:g} that '
+        'a verdict takes'
+    )
 
 
 def _print_time(study: Study, task: Task, variants: Sequence[Variant], results: Path) -> float:

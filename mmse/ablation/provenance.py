@@ -4,6 +4,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import cv2
+
 import mmse
 from mmse.utils.environment import SHAPING, gpu_name, python_version, versions
 
@@ -13,6 +15,7 @@ def environment() -> dict[str, str]:
     return {
         'python': python_version(),
         **versions(SHAPING),
+        'opencv': cv2.__version__,  # it draws the built-in data, and resizes all others
         'device': gpu_name() or 'CPU',
     }
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from mmse.ablation.outcomes import Outcome, target_of
 from mmse.ablation.plan import Plan
+from mmse.gates.dose import moved
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
 from mmse.utils.text import name_some
@@ -69,6 +71,11 @@ class FinishedTrial(TrialRecord):
         parameters: Number of parameters of the model.
         scalars: What alpha, T and the weight of the average became: by scalar and stage, one value
             per block.
+        dose: What the attention of each block did to the validation images at the end; see
+            ``mmse.gates.dose.dose``. Empty without attention; None if it was not recorded.
+        dose_curve: (Iteration, dose of the network) of every validation.
+        knock_out: The metrics of the trained network with every gain held constant over the
+            images: at its ``'start'``, and at its ``'mean'`` over the validation images.
         cpu_threads: torch's number of threads.
         log: What it logged of its iterations, and what it warned of.
     """
@@ -86,6 +93,35 @@ class FinishedTrial(TrialRecord):
     scalars: Mapping[str, Mapping[str, Sequence[float]]]
     cpu_threads: int
     log: Sequence[str]
+    dose: Mapping[str, Mapping[str, float]] | None = None
+    dose_curve: Sequence[Sequence[float]] = ()
+    knock_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> float | None:
+        """The dose of the network; None if it has no attention, or none was recorded."""
+        return moved(self.dose) if self.dose else None
+
+    def outcome(self, outcome: Outcome, metric: str) -> float | None:
+        """A secondary outcome of the trial; None if it cannot say anything.
+
+        Args:
+            outcome: The outcome.
+            metric: The metric of the trial's task.
+        """
+        if outcome.of == 'diverged':
+            return 0.0
+        if outcome.of == 'moved':
+            return self.moved
+        if outcome.of == 'saturated':
+            shares = [row['closed'] + row['open'] for row in (self.dose or {}).values()]
+            return sum(shares) / len(shares) if shares else None
+        target = target_of(outcome.of)
+        if target is None:
+            return self.metrics.get(outcome.of)
+        curve = self.curves[metric]
+        steps = [step for step, reached in curve if reached >= target]
+        return steps[0] if steps else curve[-1][0] + curve[0][0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +131,18 @@ class FailedTrial(TrialRecord):
     Args:
         reason: Its exit code or signal.
         last_lines: The end of its log.
+        diverged: Its loss was no longer finite.
     """
 
     status = 'failed'
 
     reason: str
     last_lines: Sequence[str]
+    diverged: bool = False
+
+    def outcome(self, outcome: Outcome, metric: str) -> float | None:
+        """A secondary outcome, as that of a finished trial: whether it diverged is all it says."""
+        return 1.0 if outcome.of == 'diverged' and self.diverged else None
 
 
 def read_trial(file: Path) -> FinishedTrial | FailedTrial | None:
@@ -163,6 +205,11 @@ def comparable(
 def of_other_data(plan: Plan, trials: Iterable[TrialRecord]) -> list[str]:
     """The names of trials that differ from the plan in their data alone."""
     return [trial.id for trial in trials if _why_not(trial, plan) == OTHER_DATA]
+
+
+def belongs(trial: TrialRecord, plan: Plan) -> bool:
+    """Whether a trial is of the plan's config, arm, seed, data and results version."""
+    return _why_not(trial, plan) is None
 
 
 OTHER_DATA = 'their data have changed since'

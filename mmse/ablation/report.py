@@ -1,8 +1,10 @@
 """The report of a study: Markdown, one self-contained HTML page, and figures."""
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmse.ablation.figures import draw_all
 from mmse.ablation.summary import Summary, summarise
@@ -41,7 +43,7 @@ def write_report(folder: Path) -> Summary:
 
 
 def status_table(folder: Path) -> str:
-    """Number of seeds, mean and deviation of every arm so far, as a table for a terminal."""
+    """Seeds, mean, deviation and dose of every arm so far, as a table for a terminal."""
     summary = summarise(folder)
     lines = []
     for task in summary.tasks:
@@ -49,7 +51,14 @@ def status_table(folder: Path) -> str:
         lines.append(f'{task.name} {task.metric}'.strip())
         for arm in task.arms:
             shown = f'{arm.mean:.4f} +- {arm.deviation:.4f}' if arm.records else ''
+            if arm.dose is not None:
+                owed = ', '.join(
+                    f'{_owed(arm.owed(to), task.digits)} {words}'
+                    for to, words in (('start', 'owed to it'), ('mean', 'to its looking'))
+                )
+                shown += f'  dose {arm.dose:.3f}, {owed}'
             lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
+        lines += [f'  {c.name}: {c.verdict}' for c in task.contrasts]
     lines += [f'failed: {trial.id}: {trial.reason}' for trial in summary.failed]
     return '\n'.join([*lines, *summary.notes])
 
@@ -68,7 +77,18 @@ def _interval(bounds: tuple[float, float], digits: int) -> str:
     return f'{_signed(bounds[0], digits)} to {_signed(bounds[1], digits)}'
 
 
-FILTERS: dict[str, Callable[..., str]] = {
+def _owed(by_seed: Mapping[int, float], digits: int) -> str:
+    """Mean and standard deviation over the seeds."""
+    values = list(by_seed.values())
+    if not values:
+        return '-'
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f'{statistics.mean(values):+.{digits}f} ({spread:.{digits}f})'
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    'owed': _owed,
+    'mean': lambda by_seed: statistics.mean(by_seed.values()) if by_seed else '',
     'number': _number,
     'signed': _signed,
     'interval': _interval,

@@ -21,7 +21,7 @@ from mmse.ablation.records import (
     read_trials,
 )
 from mmse.ablation.study import Study
-from mmse.ablation.trial import BUSY, LOG, Assignment
+from mmse.ablation.trial import BUSY, DIVERGED, LOG, Assignment
 from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.checkpoints.safe_load import checked
 from mmse.engine.preflight import preflight
@@ -91,7 +91,7 @@ def run(
             preflight(_first(variants, task.name), ('train', 'val'), whole_checkpoint=False)
         checked.clear()
     for folder, trial in waiting.items():
-        _freeze(trial, folder, folders.record(trial), keep_checkpoints)
+        freeze(trial, folder, folders.record(trial), keep_checkpoints)
     progress = _Progress(study, len(trials), len(trials) - len(waiting))
     while waiting:
         busy: dict[Path, Trial] = {}
@@ -148,7 +148,7 @@ def _head(trial: Trial) -> TrialHead:
     )
 
 
-def _freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) -> None:
+def freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) -> None:
     """Write the config that the trial's process reads; one that runs is left alone."""
     cfg = copy.deepcopy(trial.variant.cfg)
     cfg.work_dir = str(folder)
@@ -187,6 +187,7 @@ def _failure(trial: Trial, folder: Path, code: int) -> FailedTrial:
         commit=source_commit(),
         reason=f'ended by signal {-code}' if code < 0 else f'exit code {code}',
         last_lines=log[-LAST_LINES:],
+        diverged=code == DIVERGED,
     )
 
 

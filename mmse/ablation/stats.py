@@ -9,8 +9,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from mmse.ablation.contrasts import Contrast
+from mmse.ablation.looks import LEVEL
 
-LEVEL = 0.05
+UNDECIDED = 'undecided'
 RESAMPLES = 9999
 
 
@@ -21,11 +22,12 @@ class Estimate:
     Args:
         differences: The contrast's value for each seed.
         mean: Their mean; nan without seeds.
-        t_interval: 95% interval of the mean by Student's t; infinite below two seeds.
-        bootstrap_interval: 95% interval of the mean by the bootstrap (BCa; percentile where all but
-            one seed agree); infinite below two seeds.
+        t_interval: Interval of the mean by Student's t; infinite below two seeds.
+        bootstrap_interval: Interval of the mean by the bootstrap (BCa; percentile where all but one
+            seed agree); infinite below two seeds.
         p: Two-sided p of the exact sign-flip test: the share of the 2^n ways to swap the sides of
             each pair whose mean is at least as far from zero.
+        level: The intervals cover with a probability of 1 - level.
     """
 
     differences: Mapping[int, float]
@@ -33,14 +35,18 @@ class Estimate:
     t_interval: tuple[float, float]
     bootstrap_interval: tuple[float, float]
     p: float
+    level: float = LEVEL
 
 
-def estimate(contrast: Contrast, values: Mapping[str, Mapping[int, float]]) -> Estimate:
+def estimate(
+    contrast: Contrast, values: Mapping[str, Mapping[int, float]], level: float = LEVEL
+) -> Estimate:
     """Estimate a contrast from the seeds that have all of its arms.
 
     Args:
         contrast: The contrast.
         values: The metric of each arm by seed.
+        level: The intervals cover with a probability of 1 - level.
     """
     seeds = sorted(set.intersection(*(set(values[arm]) for arm in contrast.weights)))
     differences = {
@@ -50,33 +56,34 @@ def estimate(contrast: Contrast, values: Mapping[str, Mapping[int, float]]) -> E
     sample = np.array(list(differences.values()))
     if len(sample) < 2:
         mean = float(sample[0]) if len(sample) else math.nan
-        return Estimate(differences, mean, (-math.inf, math.inf), (-math.inf, math.inf), 1.0)
+        return Estimate(differences, mean, (-math.inf, math.inf), (-math.inf, math.inf), 1.0, level)
     return Estimate(
         differences,
         float(sample.mean()),
-        t_interval(sample),
-        bootstrap_interval(sample),
+        t_interval(sample, level),
+        bootstrap_interval(sample, level),
         sign_flip_p(sample),
+        level,
     )
 
 
-def t_interval(sample: np.ndarray) -> tuple[float, float]:
-    """95% interval of the mean of at least two numbers by Student's t."""
-    interval = stats.ttest_1samp(sample, 0).confidence_interval(1 - LEVEL)
+def t_interval(sample: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of the mean of at least two numbers by Student's t."""
+    interval = stats.ttest_1samp(sample, 0).confidence_interval(1 - level)
     if np.ptp(sample) == 0:  # no spread: the interval is a point, which scipy calls undefined
         return float(sample[0]), float(sample[0])
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_interval(sample: np.ndarray) -> tuple[float, float]:
-    """95% interval of the mean of at least two numbers by the BCa bootstrap, from a fixed seed.
+def bootstrap_interval(sample: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of the mean of at least two numbers by the BCa bootstrap, from a fixed seed.
 
     Source: https://doi.org/10.1080/01621459.1987.10478410.
     """
     if np.ptp(sample) == 0:
         return float(sample[0]), float(sample[0])
     low, high = stats.bootstrap(
-        (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=1 - LEVEL, rng=0
+        (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=1 - level, rng=0
     ).confidence_interval
     return float(low), float(high)
 
@@ -94,24 +101,26 @@ def smallest_p(pairs: int) -> float:
     return min(1.0, 2.0 ** (1 - pairs))
 
 
-def pairs_needed(contrasts: int) -> int:
+def pairs_needed(contrasts: int, level: float = LEVEL) -> int:
     """How many pairs it takes for the smallest p to stay below the level after correction.
 
     Args:
         contrasts: Number of contrasts that Holm's correction is made for.
+        level: The level.
     """
     pairs = 1
-    while contrasts * smallest_p(pairs) >= LEVEL:
+    while contrasts * smallest_p(pairs) >= level:
         pairs += 1
     return pairs
 
 
-def reach(pairs: int, contrasts: int) -> str:
+def reach(pairs: int, contrasts: int, level: float = LEVEL) -> str:
     """The smallest p that so many pairs can give, and whether it is small enough, in words.
 
     Args:
         pairs: Number of seeds that have all arms of every contrast.
         contrasts: Number of registered contrasts, on all tasks together.
+        level: What the last look may spend.
     """
     smallest = smallest_p(pairs)
     text = (
@@ -120,11 +129,11 @@ def reach(pairs: int, contrasts: int) -> str:
     )
     if not contrasts:
         return f'{text}. No contrast is registered, so every comparison is exploratory'
-    needed = pairs_needed(contrasts)
+    needed = pairs_needed(contrasts, level)
     if pairs < needed:
         return (
             f'{text}. With {contrasts} contrasts, Holm-corrected, no effect of any size can reach '
-            f'{LEVEL}: that takes {needed} seeds'
+            f'{level:.2g}: that takes {needed} seeds'
         )
     corrected = contrasts * smallest
     return f"{text}, {corrected:.2g} after Holm's correction for {contrasts} contrasts"
@@ -135,18 +144,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return list(map(float, multipletests(p_values, method='holm')[1])) if p_values else []
 
 
-def verdict(estimate: Estimate, p: float, smallest_effect: float) -> str:
+def verdict(estimate: Estimate, p: float, smallest_effect: float, words: tuple[str, str]) -> str:
     """The verdict on a contrast, in words.
 
     Args:
         estimate: The estimate of a contrast.
         p: Its p after Holm's correction.
         smallest_effect: The smallest effect of interest, in the unit of the metric.
+        words: What it is called if the difference is above zero, and below.
     """
     low, high = estimate.t_interval
     if -smallest_effect < low and high < smallest_effect:
         return f'no effect larger than {smallest_effect:g}'
     # The interval must agree with the test: neither is believed against the other.
-    if p < LEVEL and (low > 0 or high < 0):
-        return 'helps' if estimate.mean > 0 else 'hurts'
-    return f'undecided with {len(estimate.differences)} seeds'
+    if p < estimate.level and (low > 0 or high < 0):
+        return words[0] if estimate.mean > 0 else words[1]
+    return f'{UNDECIDED} with {len(estimate.differences)} seeds'

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
+from mmse.ablation.looks import check_looks
+from mmse.ablation.outcomes import Outcome, parse_outcome
 from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
 
-TASK_KEYS = {'base', 'metric', 'overrides', 'smallest_effect'}
+TASK_KEYS = {'base', 'metric', 'overrides', 'secondary', 'smallest_effect'}
 KEYS = TASK_KEYS | {
     'arms',
     'baseline',
@@ -23,12 +25,17 @@ KEYS = TASK_KEYS | {
     'exclude',
     'factors',
     'grid',
+    'looks',
+    'pilot',
     'seeds',
+    'smallest_dose',
     'start',
     'tasks',
 }
 GRIDS = ('full', 'one_at_a_time')
 STARTS = ('identity', 'default')
+# A branch whose gain has moved by less than a twentieth is still nearly that of a plain network.
+SMALLEST_DOSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Task:
             its value in the last validation counts, and larger is better.
         smallest_effect: The smallest difference of the metric that matters, in the metric's unit.
         overrides: Dotted keys of ``base`` with the values that every arm gets.
+        secondary: What else is compared.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Task:
     metric: str
     smallest_effect: float
     overrides: Mapping[str, Any]
+    secondary: Sequence[Outcome] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """A question: tasks, arms, seeds and contrasts; see ``read_study`` for the config."""
+    """A question: tasks, arms, seeds and contrasts; see ``read_study`` for the config.
+
+    The numbers of seeds at which verdicts are given are in ``looks``.
+    """
 
     name: str
     tasks: list[Task]
@@ -77,6 +89,9 @@ class Study:
     contrasts: list[Contrast]
     seeds: list[int]
     start: str
+    looks: list[int]
+    smallest_dose: float
+    pilot: str | None
 
 
 def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Study:
@@ -84,8 +99,8 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Its keys are
 
-    - ``base``, ``metric``, ``smallest_effect`` and ``overrides`` of the task; or, for several
-      tasks, ``tasks``: by name, a dict of these four;
+    - ``base``, ``metric``, ``smallest_effect``, ``overrides`` and ``secondary`` of the task; or,
+      for several tasks, ``tasks``: by name, a dict of these five;
     - ``factors``: by factor and level, the dict of overrides that the level stands for;
     - ``baseline``: the level of each factor that the other levels are compared with;
     - ``grid``: ``'full'`` for all combinations of levels, or ``'one_at_a_time'`` for those that
@@ -94,6 +109,10 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     - ``arms``: by name, the overrides of an arm outside the grid;
     - ``contrasts``: by name, see ``mmse.ablation.contrasts.parse_contrast``;
     - ``seeds``: a number of seeds, or a list of them;
+    - ``looks``: the numbers of seeds at which verdicts are given, by default at the last only;
+    - ``smallest_dose``: arms whose attention has moved less are not tested; see
+      ``mmse.gates.dose.moved``;
+    - ``pilot``: the arm whose dose a pilot measures, by default the first with attention;
     - ``start``: ``'identity'``, where every arm begins as the network without attention, or
       ``'default'``, where the attention begins as torch draws it.
 
@@ -118,6 +137,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     baseline = _baseline(factors, raw.get('baseline', {}))
     arms = _arms(raw, factors, baseline)
     named = {arm.name: arm.levels for arm in arms}
+    seeds = _seeds(raw.get('seeds'))
     return Study(
         name=study_name(path),
         tasks=_tasks(raw, str(path)),
@@ -127,8 +147,11 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
             parse_contrast(name, contrast, named, factors, baseline)
             for name, contrast in raw.get('contrasts', {}).items()
         ],
-        seeds=_seeds(raw.get('seeds')),
+        seeds=seeds,
         start=_one_of(raw.get('start', 'identity'), STARTS, 'start'),
+        looks=check_looks(raw.get('looks'), len(seeds)),
+        smallest_dose=_positive(raw.get('smallest_dose', SMALLEST_DOSE), 'smallest_dose'),
+        pilot=None if raw.get('pilot') is None else _one_of(raw['pilot'], list(named), 'pilot'),
     )
 
 
@@ -158,10 +181,17 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
     for key in ('base', 'metric', 'smallest_effect'):
         if key not in raw:
             raise UserError(f'{where}{key} is missing')
-    smallest = raw['smallest_effect']
-    if not isinstance(smallest, int | float) or smallest <= 0:
-        raise UserError(f'{where}smallest_effect: {smallest!r} given; allowed: a number above 0')
-    return Task(name, raw['base'], raw['metric'], float(smallest), raw.get('overrides', {}))
+    return Task(
+        name,
+        raw['base'],
+        raw['metric'],
+        _positive(raw['smallest_effect'], f'{where}smallest_effect'),
+        raw.get('overrides', {}),
+        [
+            parse_outcome(outcome, given, f'{where}secondary.{outcome}')
+            for outcome, given in raw.get('secondary', {}).items()
+        ],
+    )
 
 
 def _baseline(factors: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]) -> dict[str, str]:
@@ -223,6 +253,12 @@ def _seeds(given: Any) -> list[int]:
 def _check_keys(raw: Mapping[str, Any], allowed: set[str], where: str) -> None:
     if unknown := sorted(set(raw) - allowed):
         raise UserError(f'{where}unknown key {unknown[0]}' + nearest(unknown[0], sorted(allowed)))
+
+
+def _positive(value: Any, where: str) -> float:
+    if not isinstance(value, int | float) or value <= 0:
+        raise UserError(f'{where}: {value!r} given; allowed: a number above 0')
+    return float(value)
 
 
 def _one_of(value: Any, allowed: Sequence[str], where: str) -> Any:

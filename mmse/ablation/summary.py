@@ -1,27 +1,16 @@
 """What the trial files of a study add up to: the numbers that its report shows."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmse.ablation.contrasts import Contrast
+from mmse.ablation.looks import LEVEL, levels
 from mmse.ablation.plan import Plan, PlannedTask, read_plan
-from mmse.ablation.records import FailedTrial, FinishedTrial, comparable, read_trials
-from mmse.ablation.stats import Estimate, estimate, holm, reach, verdict
-
-
-@dataclass(frozen=True)
-class ContrastSummary:
-    """One contrast: its estimate, and the verdict where it was registered beforehand."""
-
-    name: str
-    description: str
-    registered: bool
-    estimate: Estimate
-    p: float
-    verdict: str
+from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
+from mmse.ablation.stats import Estimate, reach
+from mmse.ablation.verdicts import ContrastSummary, decimals, difference, judge
+from mmse.gates.dose import moved
 
 
 @dataclass(frozen=True)
@@ -67,6 +56,42 @@ class ArmSummary:
         return {r.seed: r.curves[self.metric] for r in self.records}
 
     @property
+    def dose(self) -> float | None:
+        """Median over the seeds of how far its attention moved; None without attention."""
+        doses = [r.moved for r in self.records if r.moved is not None]
+        return statistics.median(doses) if doses else None
+
+    @property
+    def stage_doses(self) -> dict[str, list[float]]:
+        """How far the attention of each stage moved, one value per seed."""
+        stages: dict[str, list[float]] = {}
+        for record in self.records:
+            by_stage: dict[str, dict[str, Mapping[str, float]]] = {}
+            for block, row in (record.dose or {}).items():
+                by_stage.setdefault(block.partition('.')[0], {})[block] = row
+            for stage, rows in by_stage.items():
+                stages.setdefault(stage, []).append(moved(rows))
+        return stages
+
+    def dose_part(self, key: str) -> float | None:
+        """Mean over blocks and seeds of one number of ``mmse.gates.dose.dose``."""
+        values = [row[key] for r in self.records for row in (r.dose or {}).values()]
+        return statistics.mean(values) if values else None
+
+    def owed(self, to: str) -> dict[int, float]:
+        """What the metric of each seed loses with every gain held at its start or its mean.
+
+        Args:
+            to: ``'start'`` (what the trained network owes to the attention) or ``'mean'`` (what it
+                owes to the attention's looking at the image).
+        """
+        return {
+            r.seed: r.metrics[self.metric] - r.knock_out[to][self.metric]
+            for r in self.records
+            if self.metric in r.knock_out.get(to, {})
+        }
+
+    @property
     def scalars(self) -> list[Mapping[str, Mapping[str, Sequence[float]]]]:
         """What alpha, T and the weight of the average became: scalar, stage, blocks."""
         return [r.scalars for r in self.records if r.scalars]
@@ -85,8 +110,10 @@ class TaskSummary:
     base: str
     metric: str
     smallest_effect: float
+    smallest_dose: float
     arms: Sequence[ArmSummary]
     contrasts: Sequence[ContrastSummary]
+    secondary: Sequence[ContrastSummary]
 
     @property
     def metric_label(self) -> str:
@@ -97,7 +124,18 @@ class TaskSummary:
     @property
     def digits(self) -> int:
         """Decimals that tell a hundredth of the smallest effect of interest."""
-        return max(0, 2 - math.floor(math.log10(self.smallest_effect)))
+        return decimals(self.smallest_effect)
+
+    @property
+    def attended(self) -> list[ArmSummary]:
+        """The arms whose attention was watched."""
+        return [arm for arm in self.arms if arm.dose is not None]
+
+    @property
+    def coverage(self) -> str:
+        """How probably an interval of the contrasts covers, such as ``95%``."""
+        level = self.contrasts[0].estimate.level if self.contrasts else LEVEL
+        return f'{100 * (1 - level):.3g}%'
 
 
 @dataclass(frozen=True)
@@ -124,55 +162,31 @@ def summarise(folder: Path) -> Summary:
     """
     plan, trials = read_plan(folder), read_trials(folder)
     finished, left_out = comparable(plan, trials)
-    arms = {task.name: _arms(plan, task, finished) for task in plan.tasks}
-    estimates = {
-        (task.name, contrast.name): estimate(contrast, {a.name: a.values for a in arms[task.name]})
-        for task in plan.tasks
-        for contrast in plan.contrasts
-    }
-    registered = [
-        (task.name, contrast.name)
-        for task in plan.tasks
-        for contrast in plan.contrasts
-        if contrast.registered
-    ]
-    corrected = dict(zip(registered, holm([estimates[k].p for k in registered]), strict=True))
-    pairs = min((len(e.differences) for e in estimates.values()), default=0)
+    failed = [trial for trial in trials if isinstance(trial, FailedTrial)]
+    judged, notes = judge(plan, [*finished, *(t for t in failed if belongs(t, plan))])
+    primary = [c for c in judged if not c.outcome]
+    pairs = min((len(c.estimate.differences) for c in primary), default=0)
+    registered = sum(c.registered for c in primary)
+    last = levels(plan.looks)[-1] if plan.looks else LEVEL
     return Summary(
         plan.name,
-        [_task(plan, task, arms[task.name], estimates, corrected) for task in plan.tasks],
-        [reach(pairs, len(registered)), *left_out],
-        [trial for trial in trials if isinstance(trial, FailedTrial)],
+        [
+            TaskSummary(
+                task.name,
+                task.base,
+                task.metric,
+                task.smallest_effect,
+                plan.smallest_dose,
+                _arms(plan, task, finished),
+                [c for c in primary if c.task == task.name],
+                [c for c in judged if c.outcome and c.task == task.name],
+            )
+            for task in plan.tasks
+        ],
+        [reach(pairs, registered, last), *notes, *left_out],
+        failed,
         _provenance(finished),
     )
-
-
-def _task(
-    plan: Plan,
-    task: PlannedTask,
-    arms: Sequence[ArmSummary],
-    estimates: Mapping[tuple[str, str], Estimate],
-    corrected: Mapping[tuple[str, str], float],
-) -> TaskSummary:
-    contrasts = []
-    for contrast in plan.contrasts:
-        key = task.name, contrast.name
-        p = corrected.get(key, estimates[key].p)
-        if contrast.registered:
-            said = verdict(estimates[key], p, task.smallest_effect)
-        else:
-            said = 'exploratory: added after the first results'
-        contrasts.append(
-            ContrastSummary(
-                contrast.name,
-                contrast.description,
-                contrast.registered,
-                estimates[key],
-                p,
-                said,
-            )
-        )
-    return TaskSummary(task.name, task.base, task.metric, task.smallest_effect, arms, contrasts)
 
 
 def _provenance(trials: Sequence[FinishedTrial]) -> str:
@@ -206,8 +220,7 @@ def _arms(plan: Plan, task: PlannedTask, trials: Sequence[FinishedTrial]) -> lis
         against = None
         ratios = [times[name][s] / times[first][s] for s in times[name] if s in times[first]]
         if name != first:
-            difference = Contrast(f'{name} - {first}', {name: 1.0, first: -1.0}, '')
-            against = estimate(difference, values)
+            against = difference(name, first, values)
         arms.append(
             ArmSummary(
                 name,

@@ -15,21 +15,23 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmse.ablation.initial_weights import keep_drawn_attention, save_initial_weights
 from mmse.ablation.provenance import environment, source_commit
 from mmse.ablation.records import FinishedTrial, TrialHead, read_trial
+from mmse.ablation.validations import Validations
 from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.preflight import preflight
+from mmse.gates.dose import moved
 from mmse.gates.watch import attentions, learned_scalars
+from mmse.hooks.finite_loss import DivergedError
 from mmse.utils.errors import UserError
-from mmse.utils.files import read_json, write_json
 
 BUSY = 75  # exit code: another process runs the trial
+DIVERGED = 3  # exit code: its loss was not finite
 LOG = 'log.txt'  # of a trial's folder
 POINTS = 100  # of a learning curve, at most
 
@@ -86,16 +88,16 @@ def run_trial(folder: Path) -> None:
         keep_drawn_attention(cfg)
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
     runner = build_runner(cfg, model)
-    validations = Validations(folder / 'validations.json')
+    validations = Validations(folder)
     runner.register_hook(validations)
     runner.train()
-    if runner.iter not in validations.read():
+    if runner.iter not in validations.read() or not validations.is_fresh:
         runner.val_loop.run()  # the run before was killed between its last checkpoint and this
     FinishedTrial(
         **asdict(assignment.head),
         environment=environment(),
         commit=commit,
-        **_results(runner, validations.read(), assignment.metric),
+        **_results(runner, validations, assignment.metric),
         log=_log(folder),
     ).write(record)
     if not assignment.keep_checkpoints:
@@ -103,32 +105,10 @@ def run_trial(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-class Validations(Hook):
-    """Keeps the metrics of every validation in a file, because a resumed trial repeats none.
-
-    Args:
-        file: A JSON file: metrics by iteration.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def read(self) -> dict[int, dict[str, float]]:
-        """The metrics of each validation by iteration."""
-        kept = read_json(self.file) if self.file.is_file() else {}
-        return {int(step): metrics for step, metrics in kept.items()}
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Add one validation; JSON has no NaN, and a class without a pixel has no IoU."""
-        finite = {k: float(v) for k, v in (metrics or {}).items() if math.isfinite(v)}
-        write_json(self.file, {**self.read(), runner.iter: finite})
-
-
-def _results(
-    runner: Runner, validations: dict[int, dict[str, float]], metric: str
-) -> dict[str, Any]:
+def _results(runner: Runner, validations: Validations, metric: str) -> dict[str, Any]:
     scalars = runner.message_hub.log_scalars
-    metrics = validations[runner.iter]
+    kept = validations.read()
+    metrics = kept[runner.iter].metrics
     if metric not in metrics:
         raise UserError(
             f'the last validation gives no {metric}: it is not a number, or the evaluator does not '
@@ -139,7 +119,7 @@ def _results(
     return {
         'metrics': metrics,
         'curves': {
-            key: [[step, of[key]] for step, of in sorted(validations.items()) if key in of]
+            key: [[step, of.metrics[key]] for step, of in sorted(kept.items()) if key in of.metrics]
             for key in metrics
         },
         'loss': _thin(losses),
@@ -149,6 +129,9 @@ def _results(
         'peak_memory_bytes': _peak_memory(),
         'parameters': sum(p.numel() for p in _model(runner).parameters()),
         'scalars': _learned_scalars(runner),
+        'dose': kept[runner.iter].dose,
+        'dose_curve': [[i, moved(of.dose)] for i, of in sorted(kept.items()) if of.dose],
+        'knock_out': validations.knock_out(runner),
         'cpu_threads': torch.get_num_threads(),
     }
 
@@ -210,7 +193,7 @@ def main() -> None:
         sys.exit(BUSY)
     except UserError as error:
         print('error:', error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(DIVERGED if isinstance(error, DivergedError) else 2)
     except Exception:
         traceback.print_exc()
         sys.exit(1)

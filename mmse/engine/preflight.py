@@ -67,7 +67,7 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
                 print_log(f'{split} data: {warning}', 'current', level=30)
     _check_evaluators(cfg, splits, built_in)
     if 'train' in splits:
-        check_one_cycle(cfg)
+        check_learning_rates(cfg)
     model = build_model(cfg)
     checkpoint = cfg.get('load_from')
     if checkpoint is not None and '://' not in str(checkpoint):
@@ -112,39 +112,23 @@ def _check_num_classes(cfg: Config, expected: int, dataset: str) -> None:
             )
 
 
-def check_one_cycle(cfg: Config) -> None:
-    """Refuse a cycle of the learning rate that does not fit the rest of the config.
+def check_learning_rates(cfg: Config) -> None:
+    """Refuse learning rates of their own for some parameters where one cycle sets them for all.
 
-    MMEngine would train until the end of a cycle that is too short, and fail at the first step that
-    it does not have; and it would give every parameter the cycle's learning rate.
+    Every other scheduler of MMEngine multiplies what a parameter has.
 
     Args:
-        cfg: A training config; the length is looked at where it is counted in iterations.
+        cfg: A training config.
 
     Raises:
-        UserError: It names both lengths, or the factor that would have no effect.
+        UserError: It names the factor that would have no effect, and what to take instead.
     """
-    iterations = (cfg.get('train_cfg') or {}).get('max_iters')
-    schedulers = cfg.get('param_scheduler') or []
-    several = _is_list(schedulers)
-    for i, scheduler in enumerate(schedulers if several else [schedulers]):
+    given: Any = cfg.get('param_scheduler') or []
+    for scheduler in given if _is_list(given) else [given]:
         if 'OneCycleLR' in str(scheduler.get('type')) and not _is_list(scheduler.get('eta_max')):
-            _refuse_factors(cfg)
-        steps = scheduler.get('total_steps')
-        counted = 'OneCycle' in str(scheduler.get('type')) and not scheduler.get('by_epoch', True)
-        if not counted or None in (steps, iterations):
-            continue
-        key = f'param_scheduler.{i}.total_steps' if several else 'param_scheduler.total_steps'
-        sentence = f'train_cfg.max_iters is {iterations}, but {key} {steps}: set both'
-        begin, end = scheduler.get('begin', 0), scheduler.get('end', iterations)
-        if min(end - 1, iterations) - begin > steps:
-            raise UserError(f'{sentence}; the learning rate has no value after {begin + steps}')
-        if 'end' not in scheduler and begin + steps != iterations:
-            print_log(f'{sentence}, or the cycle does not end with the training', 'current', 30)
-
-
-def _refuse_factors(cfg: Config) -> None:
-    """Refuse learning rates of their own for some parameters, which one cycle sets for all."""
+            break
+    else:
+        return
     paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg')
     for place, value in walk(paramwise, 'optim_wrapper.paramwise_cfg'):
         if place.endswith(('lr_mult', '.decay_rate')) and value != 1:

@@ -28,7 +28,8 @@ def prepare(args: argparse.Namespace, split: str) -> Config:
         UserError: The config cannot be used for this, or not with this launcher, or the working
             folder cannot be made.
     """
-    cfg = load_config(args.config, args.cfg_options, args.attention)
+    rate = getattr(args, 'attention_lr_mult', None)  # of a training only
+    cfg = load_config(args.config, args.cfg_options, args.attention, rate)
     if args.verbose:
         cfg.log_level = 'DEBUG'
     for key in ('model', f'{split}_dataloader'):

@@ -13,6 +13,10 @@ from mmse.registry import HOOKS
 from mmse.utils.errors import UserError
 
 
+class DivergedError(UserError):
+    """The loss or the weights of a training are no longer finite."""
+
+
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
     """Stop the training when its loss becomes NaN or infinite.
@@ -39,7 +43,7 @@ class FiniteLossHook(Hook):
         """Remember the losses of an iteration, and look at them when it is time.
 
         Raises:
-            UserError: It names the iteration, the losses and what to look at.
+            DivergedError: (a UserError) It names the iteration, the losses and what to look at.
         """
         if not outputs or 'loss' not in outputs:
             return
@@ -65,7 +69,7 @@ class FiniteLossHook(Hook):
         if hasattr(runner.optim_wrapper, 'loss_scaler') and _is_finite(runner.model):
             print_log('a loss was not finite; its step was skipped', 'current', level=30)
             return
-        raise UserError(_sentence(runner, self._losses))
+        raise DivergedError(_sentence(runner, self._losses))
 
 
 def _is_finite(model: torch.nn.Module) -> bool:

@@ -34,7 +34,7 @@ def test_a_tiny_training(tmp_path: Path) -> None:
     """On crowded scenes; it is measured, and resumed where it stopped."""
 
     def train(iterations: int, *arguments: str) -> None:
-        options = [f'train_cfg.max_iters={iterations}', 'param_scheduler.total_steps=4']
+        options = [f'train_cfg.max_iters={iterations}']
         options += [
             f'{split}_dataloader.dataset.shapes.{key}={value}'
             for split in ('train', 'val')

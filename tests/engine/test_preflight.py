@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from support.engine import CONFIGS, SHAPES, args_for_test, args_for_train, shapes_at
 from support.processes import run_script
@@ -20,7 +20,7 @@ from mmse.datasets.shapes import ensure_shapes
 from mmse.engine import run
 from mmse.engine.cli import exit_with_one_sentence
 from mmse.engine.config import load_config
-from mmse.engine.preflight import check_one_cycle
+from mmse.engine.preflight import check_learning_rates
 from mmse.utils.errors import UserError
 
 pytest_plugins = ('support.engine_fixtures',)
@@ -114,10 +114,6 @@ WRONG_OPTIONS = {
     'annotations of the metric': (
         {'val_evaluator.ann_file': 'nowhere/val.json'},
         r'val_evaluator reads nowhere/val\.json, but val_dataloader ',
-    ),
-    'an end of the schedule before that of the training': (
-        {'train_cfg.max_iters': 10},
-        r'max_iters is 10, but param_scheduler\.total_steps 8: set both; .*no value after 8',
     ),
     'a checkpoint to start from': ({'load_from': 'no.pth'}, r'no\.pth: no such checkpoint'),
     'a pretrained file': (
@@ -322,56 +318,6 @@ def test_interrupted_run_says_that_it_stopped(capfd: pytest.CaptureFixture) -> N
 
 
 CYCLE = {'type': 'OneCycleLR', 'eta_max': 0.1, 'by_epoch': False}
-LENGTHS = {
-    'as long': (8, [{'total_steps': 8}]),
-    'one short': (9, [{'total_steps': 8}]),
-    'two short': (10, [{'total_steps': 8}]),
-    'one longer': (7, [{'total_steps': 8}]),
-    'begun late': (10, [{'total_steps': 8, 'begin': 2}]),
-    'begun late and two short': (12, [{'total_steps': 8, 'begin': 2}]),
-    'two in a row': (16, [{'total_steps': 8, 'end': 8}, {'total_steps': 8, 'begin': 8}]),
-    'the second of two': (18, [{'total_steps': 8, 'end': 8}, {'total_steps': 8, 'begin': 8}]),
-    'by default': (10, [{}]),
-}
-
-
-@pytest.mark.parametrize('case', LENGTHS)
-@pytest.mark.parametrize('kind', [list, tuple])
-def test_cycles_that_mmengine_cannot_step_are_refused(case: str, kind: type) -> None:
-    iterations, changes = LENGTHS[case]
-    schedulers = [{**CYCLE, **change} for change in changes]
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    optimizer = OptimWrapper(optimizer)
-    # As MMEngine's Runner builds them.
-    built = [
-        PARAM_SCHEDULERS.build({'end': iterations, **scheduler, 'optimizer': optimizer})
-        for scheduler in schedulers
-    ]
-    fails = False
-    for scheduler in built:
-        try:
-            for _ in range(iterations):
-                scheduler.step()
-        except ValueError:
-            fails = True
-    cfg = Config({'train_cfg': {'max_iters': iterations}, 'param_scheduler': kind(schedulers)})
-    if not fails:
-        check_one_cycle(cfg)
-        return
-    last = len(schedulers) - 1
-    with pytest.raises(UserError, match=rf'but param_scheduler\.{last}\.total_steps 8: set both'):
-        check_one_cycle(cfg)
-
-
-def test_other_schedules_are_not_looked_at() -> None:
-    for schedule in (
-        None,
-        {'type': 'LinearLR', 'total_steps': 1, 'by_epoch': False},
-        {'type': 'OneCycleLR', 'total_steps': 1, 'by_epoch': True},
-        {'generator': {**CYCLE, 'total_steps': 1}, 'discriminator': [{**CYCLE, 'total_steps': 1}]},
-    ):
-        check_one_cycle(Config({'train_cfg': {'max_iters': 9}, 'param_scheduler': schedule}))
-    check_one_cycle(Config({'train_cfg': None, 'param_scheduler': {**CYCLE, 'total_steps': 1}}))
 
 
 @pytest.mark.parametrize(
@@ -398,12 +344,12 @@ def test_factors_of_the_learning_rate_beside_one_cycle(
             PARAM_SCHEDULERS.build({**schedule, 'optimizer': built, 'end': 8})
             rates = {group['lr'] for group in built.param_groups}
             assert (len(rates) > 1) is (kept and place is not None)
-    check_one_cycle(Config({'optim_wrapper': wrapper, 'param_scheduler': cosine}))
+    check_learning_rates(Config({'optim_wrapper': wrapper, 'param_scheduler': cosine}))
     several = {**CYCLE, 'eta_max': [0.1, 0.01]}
-    check_one_cycle(Config({'optim_wrapper': wrapper, 'param_scheduler': several}))
+    check_learning_rates(Config({'optim_wrapper': wrapper, 'param_scheduler': several}))
     cfg = Config({'optim_wrapper': wrapper, 'param_scheduler': CYCLE})
     if place is None:
-        check_one_cycle(cfg)
+        check_learning_rates(cfg)
         return
     with pytest.raises(UserError, match=re.escape(f'paramwise_cfg.{place} has no effect beside')):
-        check_one_cycle(cfg)
+        check_learning_rates(cfg)

@@ -23,7 +23,6 @@ SHORT: dict[str, Any] = {
     **IN_PROCESS,
     'train_cfg.max_iters': 2,
     'train_cfg.val_interval': 2,
-    'param_scheduler.total_steps': 8,
     **{f'{split}_dataloader.dataset.shapes': SHAPES for split in ('train', 'val', 'test')},
 }
 

@@ -32,7 +32,7 @@ from mmse.ablation.variants import resolve
 from mmse.engine.build import build_model
 from mmse.engine.config import find, load_config, read_config
 from mmse.engine.config.override import MEANINGFUL
-from mmse.engine.preflight import check_one_cycle
+from mmse.engine.preflight import check_learning_rates
 from mmse.models.resolve import resolve_stages
 from mmse.utils.files import write_json
 
@@ -153,7 +153,7 @@ def assigned(tree: ast.Module) -> set[str]:
 def check_config(file: Path, text: str) -> None:
     """Read a config as the tools do, and build its model and its hooks."""
     file.write_text(text)
-    check_one_cycle(read_config(str(file)))
+    check_learning_rates(read_config(str(file)))
     file.write_text(fewer_iterations(text))
     make_data(read_config(str(file)))
     cfg = load_config(str(file))

@@ -87,7 +87,7 @@ def shorter(cfg: Config) -> dict[str, Any]:
 
 def fewer_iterations(text: str) -> str:
     """The source of a config that trains for two iterations, if it says for how many."""
-    return re.sub(r'\b(max_iters|val_interval|total_steps)=\d+', r'\1=2', text)
+    return re.sub(r'\b(max_iters|val_interval)=\d+', r'\1=2', text)
 
 
 def shorter_question(text: str) -> str:

@@ -15,7 +15,6 @@ TINY = {
     'test_dataloader.batch_size': 2,
     'train_cfg.max_iters': 8,
     'train_cfg.val_interval': 4,
-    'param_scheduler.total_steps': 8,
     'default_hooks.checkpoint.interval': 3,
     'default_hooks.logger.interval': 1,
     'default_hooks.logger.log_metric_by_epoch': False,

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from swapped_backbones import family
 from torch import nn
 
-from mmse.engine.config.decay import NO_DECAY
+from mmse.engine.config.attention_params import NO_DECAY
 
 Rates = dict[str, tuple[float, float]]
 # The parts of a model that hold ResNets, by key, and the config of the optimizer wrapper.

@@ -26,8 +26,11 @@ TRUTH = {
 }
 
 
-def simulate_study(tmp_path):
-    """Results of a two by two with a known effect: large seed noise, small noise of the arms."""
+def simulate_study(tmp_path, dose=0.2, **question):
+    """Results of a two by two with a known effect: large seed noise, small noise of the arms.
+
+    Its attention has moved by ``dose``.
+    """
     file = write_study(
         tmp_path,
         'configs/fcn_se_r50.py',
@@ -38,28 +41,39 @@ def simulate_study(tmp_path):
             'avg+max squeeze': {'of': {'squeeze': 'both'}},
             'residual gating': {'of': {'residual': 'on'}},
         },
-        seeds=SEEDS,
+        **{'seeds': SEEDS, **question},
     )
     study = read_study(file)
     cfg = Config({'model': {'type': 'EncoderDecoder', 'note': '<b>bold</b>'}})
     variants = [Variant(study.tasks[0], arm, cfg, 'identity') for arm in study.arms]
     for variant in variants:
-        vars(variant).update(recipe=f'recipe of {variant.arm.name}', attention='described')
+        plain = variant.arm.name == 'plain'
+        vars(variant).update(
+            recipe=f'recipe of {variant.arm.name}',
+            attention='no attention' if plain else 'described',
+        )
     results = tmp_path / 'results'
     trials = [Trial(variant, seed, DATA) for seed in study.seeds for variant in variants]
     update_plan(results, plan_of(study, trials))
     rng = np.random.default_rng(0)
-    for seed in range(SEEDS):
+    for seed in study.seeds:
         common = rng.normal(0, 5)
         for variant in variants:
-            write_trial(
-                results, variant, seed, TRUTH[variant.arm.name] + common + rng.normal(0, 0.2)
-            )
+            metric = TRUTH[variant.arm.name] + common + rng.normal(0, 0.2)
+            write_trial(results, variant, seed, metric, dose)
     return results
 
 
-def write_trial(results, variant, seed, metric):
+def dose_of(moved):
+    """The dose of two blocks that have moved equally."""
+    row = {'moved': moved, 'mean': 1 + moved, 'over_channels': 0.0, 'over_images': 0.0}
+    shares = {'closed': 0.01, 'open': 0.02}
+    return {block: {**row, **shares} for block in ('layer1.0', 'layer2.0')}
+
+
+def write_trial(results, variant, seed, metric, dose=0.2):
     name = variant.arm.name
+    attended = name != 'plain' and dose is not None
     stages = {f'layer{i}': [0.4 + 0.05 * i, 0.5] for i in range(1, 5)}
     record = FinishedTrial(
         id=f'{name}-{seed}'.replace(', ', '_'),
@@ -81,6 +95,14 @@ def write_trial(results, variant, seed, metric):
         parameters=1000,
         scalars={'weight_of_avg': stages} if 'both' in name else {},
         cpu_threads=1,
+        dose=(dose_of(dose) if attended else {}) if dose is not None else None,
+        dose_curve=[[4, dose / 2], [8, dose]] if attended else [],
+        knock_out={
+            'start': {'mIoU': metric - 3.0},
+            'mean': {'mIoU': metric - 1.0},
+        }
+        if attended
+        else {},
         log=['Iter(train) [8/8] loss: 1.0 <script>alert(1)</script>'],
     )
     record.write(results / 'trials' / f'{record.id}.json')

@@ -62,7 +62,6 @@ def train_plain(seed: int) -> str:
     """The checkpoint of the plain detector, which is trained if it is missing."""
     cfg = config(seed, 'plain', {'attention': None})
     cfg.train_cfg.update(max_iters=PLAIN_ITERATIONS, val_interval=PLAIN_ITERATIONS)
-    cfg.param_scheduler.update(total_steps=PLAIN_ITERATIONS)
     cfg.default_hooks.checkpoint.interval = PLAIN_ITERATIONS
     checkpoint = latest_checkpoint(cfg.work_dir)
     if checkpoint is None or Path(checkpoint).name != f'iter_{PLAIN_ITERATIONS}.pth':
@@ -79,7 +78,7 @@ def fine_tune(seed: int, arm: str, checkpoint: str) -> dict[str, list[float]]:
     cfg = config(seed, arm, ARMS[arm])
     cfg.load_from = checkpoint
     cfg.train_cfg.update(max_iters=ITERATIONS, val_interval=INTERVAL)
-    cfg.param_scheduler.update(eta_max=LR, total_steps=ITERATIONS)
+    cfg.optim_wrapper.optimizer.lr = LR
     cfg.default_hooks.checkpoint.interval = ITERATIONS
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=False)
     runner = build_runner(cfg, model)

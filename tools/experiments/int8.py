@@ -80,7 +80,6 @@ def config(gate: str) -> Config:
             'model.decode_head.in_channels': 512,
             'model.auxiliary_head.in_channels': 256,
             'train_cfg.max_iters': ITERATIONS,
-            'param_scheduler.total_steps': ITERATIONS,
         },
     )
     cfg.work_dir, cfg.launcher = str(WORK / gate), 'none'

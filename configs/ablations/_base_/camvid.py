@@ -6,6 +6,5 @@ base = 'configs/camvid/fcn_se_r50_camvid.py'
 overrides = {
     'train_cfg.max_iters': 480,
     'train_cfg.val_interval': 120,
-    'param_scheduler.total_steps': 480,
     'default_hooks.checkpoint.interval': 120,
 }

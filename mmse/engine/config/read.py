@@ -10,13 +10,16 @@ from mmengine.logging import print_log
 from mmse.engine.config.find import find_config, own_names_in_bases
 from mmse.engine.config.override import override
 from mmse.engine.config.own_data import apply_own_data
-from mmse.engine.config.swap import parse_attention, swap_backbone
+from mmse.engine.config.swap import give_attention_a_rate, parse_attention, swap_backbone
 from mmse.utils.dependencies import require, require_numpy
 from mmse.utils.errors import UserError
 
 
 def load_config(
-    name: str, overrides: Mapping[str, Any] | None = None, attention: str | None = None
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    attention: str | None = None,
+    attention_lr_mult: float | None = None,
 ) -> Config:
     """Read a config, swap attention in, apply overrides, and fit it to the user's own data.
 
@@ -25,6 +28,8 @@ def load_config(
             (``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``); see ``find_config``.
         overrides: Dotted keys with their new values, as ``--cfg-options`` gives them.
         attention: What every backbone of the ResNet family gets, as ``--attention`` gives it.
+        attention_lr_mult: The attention's learning rate over that of its block, as
+            ``--attention-lr-mult`` gives it.
 
     Raises:
         UserError: The file does not exist or does not parse, an override changes nothing, there
@@ -32,8 +37,10 @@ def load_config(
     """
     cfg = read_config(name)
     if attention is not None:
-        changes = swap_backbone(cfg, parse_attention(attention))
+        changes = swap_backbone(cfg, parse_attention(attention), attention_lr_mult)
         print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
+    elif attention_lr_mult is not None:
+        print_log(give_attention_a_rate(cfg, attention_lr_mult)[0], 'current')
     override(cfg, overrides or {}, name)
     apply_own_data(cfg, name)
     return cfg

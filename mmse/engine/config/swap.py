@@ -1,5 +1,6 @@
 """Putting attention into the backbones of an existing config."""
 
+import copy
 import inspect
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -9,7 +10,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmse.engine.config.decay import spare_from_decay
+from mmse.engine.config.attention_params import set_attention_rate, spare_from_decay
 from mmse.models import SEResNet
 from mmse.models.resolve import resolve_stages
 from mmse.utils.errors import UserError
@@ -42,7 +43,7 @@ def parse_attention(text: str) -> Any:
     return attention
 
 
-def swap_backbone(cfg: Config, attention: Any) -> list[str]:
+def swap_backbone(cfg: Config, attention: Any, lr_mult: float | None = None) -> list[str]:
     """Replace every backbone of the ResNet family in a config's model by ours.
 
     The backbones keep their settings. Where our defaults differ from those of the class that is
@@ -53,13 +54,16 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
         cfg: A config with a ``model``, text or pure Python; changed in place, or not at all where a
             backbone is refused.
         attention: What the backbones' blocks get; see ``mmse.models.SEResNet``.
+        lr_mult: The attention's learning rate over that of its block; None leaves it to the
+            config. docs/choosing.md says which to take.
 
     Returns:
         One line for each change: ``place: old -> new``.
 
     Raises:
         UserError: The model has no such backbone, or one that ours cannot replace; it names what
-            was found and what is supported.
+            was found and what is supported. Or the optimizer's config leaves no place for
+            ``lr_mult``.
     """
     swaps: list[_Swap] = []
     found: list[str] = []
@@ -78,14 +82,43 @@ def swap_backbone(cfg: Config, attention: Any) -> list[str]:
             f'no backbone to swap: found {", ".join(found) or "none"}; '
             f'supported: {", ".join(REPLACEMENTS)} of mmdet, mmseg and mmpretrain'
         )
+    blocks = [block for swap in swaps for block in _blocks(swap.place, swap.node)]
     # Everything is known to fit before anything is changed.
+    wrapper = copy.deepcopy(cfg.get('optim_wrapper'))
+    steered = spare_from_decay(wrapper, blocks)
+    if lr_mult is not None:
+        steered += set_attention_rate(wrapper, blocks, lr_mult)
     for swap in swaps:
         for key in swap.removed:
             del swap.node[key]
         swap.node.update(swap.written)
-    blocks = [block for swap in swaps for block in _blocks(swap)]
-    lines = [line for swap in swaps for line in swap.lines]
-    return lines + spare_from_decay(cfg.get('optim_wrapper'), blocks)
+    if steered:
+        cfg['optim_wrapper'] = wrapper
+    return [line for swap in swaps for line in swap.lines] + steered
+
+
+def give_attention_a_rate(cfg: Config, lr_mult: float) -> list[str]:
+    """Give the attention of our backbones in a config a learning rate of its own.
+
+    Args:
+        cfg: A config; changed in place.
+        lr_mult: The attention's learning rate over that of its block.
+
+    Returns:
+        One line for the change.
+
+    Raises:
+        UserError: There is no backbone of ours, or the optimizer's config leaves no place for it.
+    """
+    blocks = [
+        block
+        for place, node, _ in _typed(cfg.get('model'), 'model', 'mmengine')
+        if _type_name(node['type']) in REPLACEMENTS.values()
+        for block in _blocks(place, node)
+    ]
+    if not blocks:
+        raise UserError('there is no backbone of mmse whose attention could get a learning rate')
+    return set_attention_rate(cfg.get('optim_wrapper'), blocks, lr_mult)
 
 
 class _Swap(NamedTuple):
@@ -166,11 +199,11 @@ def _is_standard(key: str, value: Any) -> bool:
     }
 
 
-def _blocks(swap: _Swap) -> list[str]:
+def _blocks(place: str, node: Mapping[str, Any]) -> list[str]:
     """Names of a backbone's blocks, as the model's parameters begin."""
-    prefix = re.sub(r'\[(\d+)\]', r'.\1', swap.place.partition('.')[2])
-    known = SEResNet.arch_settings.get(swap.node.get('depth', 0))
-    stages = known[1][: swap.node.get('num_stages', 4)] if known else ()
+    prefix = re.sub(r'\[(\d+)\]', r'.\1', place.partition('.')[2])
+    known = SEResNet.arch_settings.get(node.get('depth', 0))
+    stages = known[1][: node.get('num_stages', 4)] if known else ()
     return [f'{prefix}.layer{i + 1}.{j}' for i, n in enumerate(stages) for j in range(n)]
 
 

@@ -1,0 +1,58 @@
+"""Secondary outcomes: what else is compared besides the metric of the last validation."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmse.utils.errors import UserError
+
+KINDS = (
+    "a metric of the evaluator, 'saturated', 'moved', 'diverged', or 'steps to VALUE' of the metric"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One secondary outcome.
+
+    Args:
+        name: Its name.
+        of: What it is: the name of a metric in the last validation; ``'saturated'``, the share of
+            gates below 0.05 or above 0.95, the mean over the blocks; ``'moved'``, the dose;
+            ``'steps to VALUE'``, the iteration of the first validation whose metric reaches the
+            value (where none does, that of the next one after the end); or ``'diverged'``, 1 if
+            the loss became infinite or NaN and 0 otherwise.
+        smallest_effect: The smallest difference that matters, in its unit.
+    """
+
+    name: str
+    of: str
+    smallest_effect: float
+
+
+def parse_outcome(name: str, given: Any, where: str) -> Outcome:
+    """Read one secondary outcome of a config, ``dict(of=..., smallest_effect=...)``.
+
+    Raises:
+        UserError: A key is missing or unknown, or the smallest effect is no number above 0.
+    """
+    if not isinstance(given, Mapping) or set(given) != {'of', 'smallest_effect'}:
+        raise UserError(f'{where}: {given!r} given; allowed: dict(of=..., smallest_effect=...)')
+    of, smallest = given['of'], given['smallest_effect']
+    if not isinstance(smallest, int | float) or smallest <= 0:
+        raise UserError(f'{where}.smallest_effect: {smallest!r} given; allowed: a number above 0')
+    if not isinstance(of, str) or (of.startswith('steps') and target_of(of) is None):
+        raise UserError(f'{where}.of: {of!r} given; allowed: {KINDS}')
+    return Outcome(name, of, float(smallest))
+
+
+def is_metric(outcome: Outcome) -> bool:
+    """Whether it is a metric of the evaluator."""
+    return outcome.of not in ('saturated', 'moved', 'diverged') and target_of(outcome.of) is None
+
+
+def target_of(of: str) -> float | None:
+    """The value of ``'steps to VALUE'``; None for anything else."""
+    found = re.fullmatch(r'steps to ([\d.]+)', of)
+    return float(found[1]) if found else None

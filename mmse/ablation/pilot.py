@@ -1,0 +1,118 @@
+"""Two trials before a study: is the plain network worth comparing, and does the attention act?
+
+The size of the trials may be chosen by the metric of the plain arm and the dose of one arm with
+attention, and by nothing else. So nothing else is kept: the metric of the arm with attention is
+never written down.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmse.ablation.backbones import resolved_attention
+from mmse.ablation.engines import run_locally
+from mmse.ablation.records import FinishedTrial, read_trial
+from mmse.ablation.scheduler import Folders, freeze
+from mmse.ablation.study import Study
+from mmse.ablation.variants import Trial, Variant, trials_of
+from mmse.utils.errors import UserError
+from mmse.utils.files import read_json, write_json
+
+SEED = 10_000  # of no study
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the pilot of a task measured.
+
+    Args:
+        plain: Recipe of the plain arm.
+        curve: (Iteration, metric) of each of its validations.
+        arm: Name of the arm with attention.
+        attention: Recipe of that arm.
+        dose_curve: (Iteration, dose) of each of its validations.
+        stages: Its dose at the end by block.
+    """
+
+    plain: str
+    curve: Sequence[Sequence[float]]
+    arm: str
+    attention: str
+    dose_curve: Sequence[Sequence[float]]
+    stages: dict[str, float]
+
+
+def arms_of(study: Study, variants: Sequence[Variant], task: str) -> tuple[Variant, Variant]:
+    """The plain arm of a task, and the arm with attention whose dose is measured.
+
+    Raises:
+        UserError: The study has no arm without attention, or none with it.
+    """
+    own = [variant for variant in variants if variant.task.name == task]
+    plain = [v for v in own if not _has_attention(v)]
+    attended = [v for v in own if _has_attention(v) and study.pilot in (None, v.arm.name)]
+    if not plain or not attended:
+        missing = 'without attention' if not plain else 'with attention'
+        raise UserError(f'a pilot needs an arm {missing}, which the study does not have')
+    return plain[0], attended[0]
+
+
+def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> None:
+    """Train both arms of every task once, and write ``pilot.json`` into the folder of results.
+
+    Args:
+        study: The study.
+        variants: Its arms on its tasks, resolved.
+        folders: Where results and working folders are.
+
+    Raises:
+        UserError: A trial failed, or the study has no arms for a pilot.
+    """
+    file = folders.results / 'pilot.json'
+    found = read_json(file) if file.is_file() else {}
+    for task in study.tasks:
+        pair = arms_of(study, variants, task.name)
+        with TemporaryDirectory() as records:
+            trials = trials_of(pair, [SEED])
+            plain, attended = (_train(trial, folders, Path(records)) for trial in trials)
+        if attended.dose is None:
+            raise UserError(f'{attended.arm} is compiled: its dose cannot be recorded')
+        found[task.name] = asdict(
+            Pilot(
+                plain.recipe,
+                plain.curves[task.metric],
+                attended.arm,
+                attended.recipe,
+                attended.dose_curve,
+                {block: row['moved'] for block, row in attended.dose.items()},
+            )
+        )
+        write_json(file, found)
+
+
+def read_pilot(results: Path, study: Study, variants: Sequence[Variant], task: str) -> Pilot | None:
+    """What a pilot of these arms, as they are configured now, has measured; None without one."""
+    file = results / 'pilot.json'
+    raw = read_json(file).get(task) if file.is_file() else None
+    if raw is None:
+        return None
+    pilot = Pilot(**raw)
+    plain, attended = arms_of(study, variants, task)
+    return pilot if (pilot.plain, pilot.attention) == (plain.recipe, attended.recipe) else None
+
+
+def _train(trial: Trial, folders: Folders, records: Path) -> FinishedTrial:
+    folder = folders.work / f'pilot-{trial.id}'
+    record = records / f'{trial.id}.json'
+    freeze(trial, folder, record, keep_checkpoints=False)
+    ((_, code),) = run_locally([folder], workers=1)
+    done = read_trial(record)
+    if not isinstance(done, FinishedTrial):
+        raise UserError(f'the pilot {folder} ended with exit code {code}; its log.txt says why')
+    return done
+
+
+def _has_attention(variant: Variant) -> bool:
+    backbones = resolved_attention(variant.cfg)
+    return any(block for stages in backbones for blocks in stages for block in blocks)

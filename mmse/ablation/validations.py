@@ -1,0 +1,127 @@
+"""What a trial's validations say: metrics, dose, and what the metric owes to the attention."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import (
+    CheckpointHook,
+    EarlyStoppingHook,
+    Hook,
+    LoggerHook,
+    ParamSchedulerHook,
+)
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmse.gates.dose import Sums, dose, held, mean_gains, summed, sums_over
+from mmse.gates.watch import backbones
+from mmse.utils.files import read_json, replacing, write_json
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One validation.
+
+    Args:
+        metrics: Its finite metrics.
+        dose: See ``mmse.gates.dose.dose``; None if the gains at the start are not known.
+    """
+
+    metrics: Mapping[str, float]
+    dose: Mapping[str, Mapping[str, float]] | None
+
+
+class Validations(Hook):
+    """Keeps every validation in a file, because a resumed trial repeats none.
+
+    Args:
+        folder: The trial's working folder, which gets ``validations.json`` and ``start_gains.pth``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / 'validations.json'
+        self.start_file = folder / 'start_gains.pth'
+        self.is_fresh = False  # no validation was seen in this process
+        self._sums: dict[str, Sums] | None = None
+        self._watching = ExitStack()
+
+    def read(self) -> dict[int, Validation]:
+        """Each validation by iteration."""
+        kept = read_json(self.file) if self.file.is_file() else {}
+        return {int(step): Validation(**validation) for step, validation in kept.items()}
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep the gains with which the training starts."""
+        if self.start_file.is_file() or runner.iter > 0 or _is_compiled(runner):
+            return
+        # Loaders draw the seeds of their workers: the training must not see that one more was used.
+        with torch.random.fork_rng(devices=[]):
+            gains = mean_gains(sums_over(_model(runner), runner.val_loop.dataloader))
+        with replacing(self.start_file) as part:
+            torch.save(gains, part)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin to sum up what the attention does."""
+        self._watching.close()
+        self.is_fresh = True
+        if not _is_compiled(runner):
+            self._sums = self._watching.enter_context(summed(runner.model))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add one validation; JSON has no NaN, and a class without a pixel has no IoU."""
+        self._watching.close()
+        start = self._start()
+        there = None if start is None or self._sums is None else dose(self._sums, start)
+        kept = {**self.read(), runner.iter: Validation(_finite(metrics or {}), there)}
+        write_json(self.file, {step: asdict(validation) for step, validation in kept.items()})
+
+    def knock_out(self, runner: Runner) -> dict[str, dict[str, float]]:
+        """Validate with every gain held at its start, and at its mean in the last validation.
+
+        Returns:
+            The metrics by what the gains were, ``'start'`` and ``'mean'``; nothing without
+            attention.
+        """
+        start, sums = self._start(), self._sums
+        if not start or not sums:
+            return {}
+        found = {}
+        for name, gains in (('start', start), ('mean', mean_gains(sums))):
+            with _only_evaluating(runner), held(runner.model, gains):
+                found[name] = _finite(runner.val_loop.run())
+        return found
+
+    def _start(self) -> dict[str, Tensor] | None:
+        return torch.load(self.start_file, weights_only=True) if self.start_file.is_file() else None
+
+
+def _model(runner: Runner) -> Any:
+    return getattr(runner.model, 'module', runner.model)
+
+
+def _is_compiled(runner: Runner) -> bool:
+    return any(backbone._compiled_call_impl is not None for backbone in backbones(runner.model))
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+
+
+@contextmanager
+def _only_evaluating(runner: Runner) -> Iterator[None]:
+    """Without the hooks that take a validation for one of the training.
+
+    The others stay: averaged weights, for one, are put in place by a hook.
+    """
+    hooks = runner._hooks
+    steering = CheckpointHook, EarlyStoppingHook, LoggerHook, ParamSchedulerHook
+    runner._hooks = [h for h in hooks if not isinstance(h, (*steering, Validations))]
+    try:
+        yield
+    finally:
+        runner._hooks = hooks

@@ -1,0 +1,291 @@
+"""Looks, doses and secondary outcomes: what a study may say, and when."""
+
+import gc
+import itertools
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.simulated_study import DATA, dose_of, simulate_study
+
+from mmse.ablation import stats
+from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.looks import check_looks, levels, spent
+from mmse.ablation.outcomes import Outcome, parse_outcome
+from mmse.ablation.plan import (
+    Plan,
+    PlannedArm,
+    PlannedContrast,
+    PlannedTask,
+    PlannedVariant,
+    read_plan,
+    update_plan,
+)
+from mmse.ablation.records import FailedTrial, FinishedTrial
+from mmse.ablation.summary import summarise
+from mmse.ablation.verdicts import judge
+from mmse.utils.errors import UserError
+
+HEAD = {'task': '', 'recipe': 'r', 'results_version': RESULTS_VERSION, 'data': DATA}
+OTHER = {
+    'environment': {},
+    'loss': [],
+    'iterations': 8,
+    'training_time_s': 1.0,
+    'step_time_s': 1.0,
+    'peak_memory_bytes': 1,
+    'parameters': 1,
+    'scalars': {},
+    'cpu_threads': 1,
+    'log': [],
+}
+
+
+def plan_with(looks, *, arms=2, smallest=0.001, secondary=()):
+    names = ['plain', *(f'arm {i}' for i in range(1, arms))]
+    return Plan(
+        name='null',
+        start='identity',
+        seeds=list(range(looks[-1])),
+        results_version=RESULTS_VERSION,
+        tasks=[PlannedTask('', 'base.py', 'm', smallest, secondary)],
+        arms=[PlannedArm(name, {}) for name in names],
+        factors={},
+        contrasts=[
+            PlannedContrast(name, {name: 1.0, 'plain': -1.0}, '', registered=True)
+            for name in names[1:]
+        ],
+        variants=[
+            PlannedVariant('', name, 'r', DATA, 'no attention' if name == 'plain' else 'se', '')
+            for name in names
+        ],
+        looks=looks,
+        smallest_dose=0.05,
+    )
+
+
+def trial(arm, seed, metric, dose=0.2, curve=None, metrics=()):
+    return FinishedTrial(
+        **HEAD,
+        **OTHER,
+        id=f'{arm}-{seed}',
+        arm=arm,
+        seed=seed,
+        metrics={'m': metric, **dict(metrics)},
+        curves={'m': curve or [[8, metric]]},
+        dose={} if arm == 'plain' else dose_of(dose),
+    )
+
+
+def test_spending_by_the_formula():
+    """Lan and DeMets, 1983: 2 - 2 Phi(z / sqrt(t)), with z of 2.5 %."""
+    for t in (0.25, 0.5, 1.0):
+        by_hand = math.erfc(1.959963984540054 / math.sqrt(t) / math.sqrt(2))
+        assert spent(t) == pytest.approx(by_hand, rel=1e-9)
+    assert levels([8, 16]) == pytest.approx([0.005575, 0.05 - 0.005575], abs=1e-6)
+    assert sum(levels([4, 8, 12])) == pytest.approx(0.05)
+    assert levels([8]) == pytest.approx([0.05])
+
+
+def test_the_looks_keep_the_level_together(monkeypatch):
+    """A thousand studies without an effect: two contrasts, looked at after 8 and after 12 seeds.
+
+    An error is any contrast that any look says helps or hurts. Looking with the full level each
+    time would err more often, which the same studies show.
+    """
+    looks = [8, 12]
+    flips = {n: np.array(list(itertools.product((-1, 1), repeat=n))) / n for n in looks}
+
+    def exact_p(sample):  # as scipy's, a thousand times as fast
+        means = abs(flips[len(sample)] @ sample)
+        return float((means >= abs(sample.mean()) - 1e-12).mean())
+
+    sample = np.linspace(-1, 2, 8)
+    assert exact_p(sample) == stats.sign_flip_p(sample)
+    monkeypatch.setattr(stats, 'sign_flip_p', exact_p)
+    monkeypatch.setattr(stats, 'bootstrap_interval', lambda *_: (-1.0, 1.0))
+    monkeypatch.setattr(gc, 'collect', lambda: None)  # statsmodels' correction calls it each time
+    rng = np.random.default_rng(0)
+    studies = 1000
+    plan = plan_with(looks, arms=3)
+    errors = naive = 0
+    for _ in range(studies):
+        values = rng.standard_t(5, (3, looks[-1]))
+        names = [arm.name for arm in plan.arms]
+        seen = set()
+        wrong = False
+        for look in looks:
+            ended = [
+                trial(name, seed, values[i, seed])
+                for i, name in enumerate(names)
+                for seed in range(look)
+            ]
+            contrasts, _ = judge(plan, ended)
+            seen |= {c.verdict for c in contrasts}
+            p = stats.holm([c.estimate.p for c in contrasts])
+            wrong |= min(p) < 0.05
+        errors += bool(seen & {'helps', 'hurts'})
+        naive += wrong
+    tolerance = 3 * math.sqrt(0.05 * 0.95 / studies)
+    assert errors / studies <= 0.05 + tolerance
+    assert errors > 0  # the rule can reject
+    assert naive > errors
+
+
+def test_verdicts_wait_for_a_look():
+    plan = plan_with([4, 8])
+    trials = [trial(a, s, s + 5.0 * (a != 'plain')) for a in ('plain', 'arm 1') for s in range(3)]
+    (contrast,), notes = judge(plan, trials)
+    assert contrast.verdict == 'not yet: 3 of 4 seeds'
+    assert 'Look 0 of 2 was reached (at 4 and 8 seeds)' in notes[0]
+    trials += [trial(a, s, 5.0 * (a != 'plain')) for a in ('plain', 'arm 1') for s in (3, 4)]
+    (contrast,), notes = judge(plan, trials)
+    assert sorted(contrast.estimate.differences) == [0, 1, 2, 3]
+    assert contrast.verdict.startswith('undecided with 4 seeds')  # p is 0.125 at least
+    assert contrast.estimate.level == pytest.approx(levels([4, 8])[0])
+    assert 'Seeds beyond the last look that was reached do not count for contrasts yet' in notes[1]
+
+
+def test_a_contrast_keeps_the_verdict_of_the_look_that_decided_it():
+    plan = plan_with([9, 12])
+    effect = [2.0 + 0.01 * s for s in range(9)] + [-40.0, -40.0, -40.0]
+    trials = [trial('plain', s, 0.0) for s in range(12)]
+    trials += [trial('arm 1', s, effect[s]) for s in range(12)]
+    early, _ = judge(plan, [t for t in trials if t.seed < 9])
+    late, _ = judge(plan, trials)
+    assert (early[0].verdict, late[0].verdict) == ('helps', 'helps')
+    assert len(late[0].estimate.differences) == 12
+
+
+@pytest.mark.parametrize('effect', [0.0, 5.0])
+def test_an_attention_that_hardly_moved_was_not_tested(effect):
+    """A null study whose arms had no dose, and one with a difference that it cannot have made."""
+    plan = plan_with([8], smallest=1.0)
+    trials = [trial('plain', s, 0.01 * s) for s in range(8)]
+    trials += [trial('arm 1', s, effect + 0.02 * s, dose=0.01) for s in range(8)]
+    (contrast,), _ = judge(plan, trials)
+    assert contrast.verdict == (
+        'not tested: the attention hardly moved (dose 0.01 of arm 1, less than 0.05)'
+    )
+    moved = [replace(t, dose=dose_of(0.06) if t.dose else {}) for t in trials]
+    (contrast,), _ = judge(plan, moved)
+    assert contrast.verdict == ('no effect larger than 1' if effect == 0 else 'helps')
+
+
+def test_trials_that_did_not_record_their_dose_are_not_believed():
+    plan = plan_with([2])
+    old = [replace(trial(a, s, 1.0), dose=None) for a in ('plain', 'arm 1') for s in range(2)]
+    (contrast,), _ = judge(plan, old)
+    assert contrast.verdict == 'not tested: the dose of arm 1 was not recorded'
+
+
+def test_secondary_outcomes_by_hand():
+    outcomes = [
+        Outcome('small', 'm_s', 0.1),
+        Outcome('saturation', 'saturated', 0.001),
+        Outcome('speed', 'steps to 0.5', 1.0),
+        Outcome('divergence', 'diverged', 0.1),
+    ]
+    plan = plan_with([2], secondary=outcomes)
+    trials = [
+        trial('plain', 0, 0.6, curve=[[4, 0.2], [8, 0.6]], metrics={'m_s': 0.1}),
+        trial('plain', 1, 0.4, curve=[[4, 0.2], [8, 0.4]], metrics={'m_s': 0.2}),
+        trial('arm 1', 0, 0.7, curve=[[4, 0.5], [8, 0.7]], metrics={'m_s': 0.4}),
+        FailedTrial(
+            **HEAD,
+            id='x',
+            arm='arm 1',
+            seed=1,
+            environment={},
+            reason='exit code 3',
+            last_lines=[],
+            diverged=True,
+        ),
+    ]
+    contrasts, _ = judge(plan, trials)
+    found = {c.outcome: c.estimate.differences for c in contrasts}
+    assert found == {
+        '': {0: pytest.approx(0.1)},
+        'small': {0: pytest.approx(0.3)},
+        # Not reached by the second plain trial: it counts as the next validation, 12.
+        'speed': {0: 4 - 8},
+        'divergence': {0: 0.0, 1: 1.0},
+    }  # and no saturation, which a plain arm does not have
+    between = PlannedContrast('between', {'arm 1': 1.0, 'arm 2': -1.0}, '', registered=True)
+    plan = replace(plan_with([1], arms=3, secondary=outcomes[1:2]), contrasts=[between])
+    contrasts, _ = judge(plan, [trial(a, 0, 1.0) for a in ('plain', 'arm 1', 'arm 2')])
+    assert contrasts[1].estimate.differences == {0: 0.0}
+    assert trial('arm 1', 0, 1.0).outcome(outcomes[1], 'm') == pytest.approx(0.03)
+
+
+def test_each_family_is_corrected_for_all_that_is_registered_in_it():
+    plan = plan_with([8], arms=3, secondary=[Outcome(f'o{i}', f'm{i}', 0.1) for i in range(3)])
+    rng = np.random.default_rng(1)
+    trials = [
+        trial(a, s, rng.normal(), metrics={f'm{i}': rng.normal() for i in range(3)})
+        for a in ('plain', 'arm 1', 'arm 2')
+        for s in range(8)
+    ]
+    contrasts, _ = judge(plan, trials)
+    for family in (contrasts[:2], contrasts[2:]):
+        smallest = min(family, key=lambda c: c.estimate.p)
+        assert smallest.p == pytest.approx(min(1.0, len(family) * smallest.estimate.p))
+    assert [c.outcome for c in contrasts] == ['', '', *(f'o{i}' for i in range(3) for _ in '12')]
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'of': 'm'}, r'dict\(of=\.\.\., smallest_effect'),
+        ({'of': 'steps to x', 'smallest_effect': 1}, r"of: 'steps to x' given"),
+        ({'of': 'm', 'smallest_effect': 0}, r'smallest_effect: 0 given'),
+    ],
+)
+def test_wrong_outcomes_are_named(given, message):
+    with pytest.raises(UserError, match=message):
+        parse_outcome('o', given, 'secondary.o')
+
+
+@pytest.mark.parametrize('looks', [[4], [8, 4], [0, 8], [4, 4, 8], 4, [4, 9], []])
+def test_wrong_looks_are_named(looks):
+    with pytest.raises(UserError, match=r'looks: .* allowed: rising numbers of seeds'):
+        check_looks(looks, 8)
+
+
+def test_seeds_after_the_last_look_are_exploratory(tmp_path):
+    """Whoever adds seeds to an undecided study without a look in the plan is told so."""
+    results = simulate_study(tmp_path)
+    before = summarise(results)
+    plan = read_plan(results)
+    assert plan.looks == [8]
+    more = replace(plan, seeds=list(range(12)), looks=[12])
+    written = update_plan(results, more)
+    assert (written.looks, len(written.seeds)) == ([8], 12)
+    for file in list(results.glob('trials/*-7.json')):
+        raw = json.loads(file.read_text())
+        raw['metrics']['mIoU'] -= 100.0 * (raw['arm'] != 'plain')
+        copy = file.with_name(file.name.replace('-7', '-8'))
+        copy.write_text(json.dumps({**raw, 'seed': 8, 'id': copy.stem}))
+    after = summarise(results)
+    assert [c.estimate for c in after.tasks[0].contrasts] == [
+        c.estimate for c in before.tasks[0].contrasts
+    ]
+    assert any('Seeds 8 were added after trials had ended' in note for note in after.notes)
+
+
+def test_other_seeds_in_the_place_of_those_that_were_planned(tmp_path):
+    results = simulate_study(tmp_path)
+    changed = replace(read_plan(results), seeds=[*range(7), 20])
+    assert list(update_plan(results, changed).looks) == []
+    verdicts = {c.verdict for c in summarise(results).tasks[0].contrasts}
+    assert verdicts == {'exploratory: the seeds were changed after trials had ended'}
+
+
+def test_a_threshold_of_the_dose_that_came_late(tmp_path):
+    results = simulate_study(tmp_path, dose=0.03)
+    assert 'not tested' in summarise(results).tasks[0].contrasts[0].verdict
+    update_plan(results, replace(read_plan(results), smallest_dose=0.001))
+    verdicts = {c.verdict for c in summarise(results).tasks[0].contrasts}
+    assert verdicts == {'exploratory: added after the first results'}
