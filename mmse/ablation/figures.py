@@ -165,19 +165,22 @@ def draw_dose(task: TaskSummary) -> Figure | None:
     rows = range(len(arms) - 1, -1, -1)
     moved.axvspan(0, task.smallest_dose, color=SHADE, zorder=0)
     for arm, y in zip(arms, rows, strict=True):
-        for i, (stage, doses) in enumerate(sorted(arm.stage_doses.items())):
-            height = y + 0.27 - 0.18 * i
-            moved.plot((min(doses), max(doses)), (height, height), color=INK, linewidth=1)
-            moved.plot(np.mean(doses), height, 'o', color=INK, markersize=3.5)
-            label = stage.removeprefix('layer')
-            moved.annotate(
-                label,
-                (max(doses), height),
-                (4, 0),
-                textcoords='offset points',
-                va='center',
-                fontsize=6.5,
-            )
+        for key, face in (('moved', INK), ('over_images', 'white')):
+            for i, (stage, doses) in enumerate(sorted(arm.stage_doses(key).items())):
+                height = y + 0.27 - 0.18 * i
+                moved.plot((min(doses), max(doses)), (height, height), color=INK, linewidth=1)
+                moved.plot(
+                    np.mean(doses), height, 'o', color=INK, markerfacecolor=face, markersize=3.5
+                )
+                if key == 'moved':
+                    moved.annotate(
+                        stage.removeprefix('layer'),
+                        (max(doses), height),
+                        (4, 0),
+                        textcoords='offset points',
+                        va='center',
+                        fontsize=6.5,
+                    )
         for to, shift, face in (('start', 0.12, INK), ('mean', -0.12, 'white')):
             lost = list(arm.owed(to).values())
             if lost:
@@ -202,7 +205,7 @@ def draw_dose(task: TaskSummary) -> Figure | None:
 def _dose_labels(task: TaskSummary) -> tuple[str, str, str]:
     unit = task.metric_label
     return (
-        'dose by stage',
+        'dose by stage\n(hollow: by the image)',
         f'{unit} owed to the attention\n(hollow: to its looking)',
         f'{unit} - that of {task.arms[0].name}',
     )
@@ -252,10 +255,11 @@ FIGURES = {
     'dose': (
         draw_dose,
         'What the attention did, and what came of it. Left: how far the gains of each stage moved '
-        'from their start, mean and range over the seeds; shaded: too little for a verdict. '
-        'Middle: what the metric loses with the gains of the trained network held at their start '
-        '(filled) or at their mean over the images (hollow), mean and range. Right: the difference '
-        'from the first arm with its 95% interval; shaded: below the smallest effect of interest.',
+        'from their start (filled) and vary over the images (hollow), mean and range over the '
+        'seeds; shaded: too little for a verdict. Middle: what the metric loses with the gains of '
+        'the trained network held at their start (filled) or at their mean over the images '
+        '(hollow), mean and range. Right: the difference from the first arm with its 95% interval; '
+        'shaded: below the smallest effect of interest.',
     ),
     'seeds': (
         draw_seeds,

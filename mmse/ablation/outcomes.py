@@ -8,7 +8,8 @@ from typing import Any
 from mmse.utils.errors import UserError
 
 KINDS = (
-    "a metric of the evaluator, 'saturated', 'moved', 'diverged', or 'steps to VALUE' of the metric"
+    "a metric of the evaluator, 'saturated', 'moved', 'over_images', 'diverged', or 'steps to "
+    "VALUE' of the metric"
 )
 
 
@@ -19,7 +20,8 @@ class Outcome:
     Args:
         name: Its name.
         of: What it is: the name of a metric in the last validation; ``'saturated'``, the share of
-            gates below 0.05 or above 0.95, the mean over the blocks; ``'moved'``, the dose;
+            gates below 0.05 or above 0.95, the mean over the blocks; ``'moved'`` and
+            ``'over_images'``, the dose;
             ``'steps to VALUE'``, the iteration of the first validation whose metric reaches the
             value (where none does, that of the next one after the end); or ``'diverged'``, 1 if
             the loss became infinite or NaN and 0 otherwise.
@@ -49,7 +51,10 @@ def parse_outcome(name: str, given: Any, where: str) -> Outcome:
 
 def is_metric(outcome: Outcome) -> bool:
     """Whether it is a metric of the evaluator."""
-    return outcome.of not in ('saturated', 'moved', 'diverged') and target_of(outcome.of) is None
+    return (
+        outcome.of not in ('saturated', 'moved', 'over_images', 'diverged')
+        and target_of(outcome.of) is None
+    )
 
 
 def target_of(of: str) -> float | None:

@@ -5,7 +5,7 @@ attention, and by nothing else. So nothing else is kept: the metric of the arm w
 never written down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,8 +31,8 @@ class Pilot:
         curve: (Iteration, metric) of each of its validations.
         arm: Name of the arm with attention.
         attention: Recipe of that arm.
-        dose_curve: (Iteration, dose) of each of its validations.
-        stages: Its dose at the end by block.
+        dose_curve: As in ``FinishedTrial``.
+        dose: Its dose at the end by block.
     """
 
     plain: str
@@ -40,7 +40,7 @@ class Pilot:
     arm: str
     attention: str
     dose_curve: Sequence[Sequence[float]]
-    stages: dict[str, float]
+    dose: Mapping[str, Mapping[str, float]]
 
 
 def arms_of(study: Study, variants: Sequence[Variant], task: str) -> tuple[Variant, Variant]:
@@ -85,7 +85,7 @@ def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> No
                 attended.arm,
                 attended.recipe,
                 attended.dose_curve,
-                {block: row['moved'] for block, row in attended.dose.items()},
+                attended.dose,
             )
         )
         write_json(file, found)

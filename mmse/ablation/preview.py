@@ -77,12 +77,12 @@ def _print_pilot(study: Study, task: Task, variants: Sequence[Variant], results:
         )
         return
     curve = ', '.join(f'{value:.4g} at {step:g}' for step, value in pilot.curve)
-    dose = pilot.dose_curve[-1][1]
+    _, dose, looks = pilot.dose_curve[-1]
     enough = 'at least' if dose >= study.smallest_dose else 'LESS THAN'
     print(f'{name}, pilot: {task.metric} of the plain arm {curve} iterations')
     print(
-        f'{name}, pilot: dose of {pilot.arm} {dose:.3f}, {enough} the {study.smallest_dose:g} that '
-        'a verdict takes'
+        f'{name}, pilot: dose of {pilot.arm} {dose:.3f}, {enough} the {study.smallest_dose:g} '
+        f'that a verdict takes; {looks:.3f} of it depends on the image'
     )
 
 

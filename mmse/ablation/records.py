@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mmse.ablation.outcomes import Outcome, target_of
 from mmse.ablation.plan import Plan
-from mmse.gates.dose import moved
+from mmse.gates.dose import of_network
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
 from mmse.utils.text import name_some
@@ -73,7 +73,7 @@ class FinishedTrial(TrialRecord):
             per block.
         dose: What the attention of each block did to the validation images at the end; see
             ``mmse.gates.dose.dose``. Empty without attention; None if it was not recorded.
-        dose_curve: (Iteration, dose of the network) of every validation.
+        dose_curve: (Iteration, ``'moved'``, ``'over_images'``) of the network at every validation.
         knock_out: The metrics of the trained network with every gain held constant over the
             images: at its ``'start'``, and at its ``'mean'`` over the validation images.
         cpu_threads: torch's number of threads.
@@ -97,10 +97,13 @@ class FinishedTrial(TrialRecord):
     dose_curve: Sequence[Sequence[float]] = ()
     knock_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    @property
-    def moved(self) -> float | None:
-        """The dose of the network; None if it has no attention, or none was recorded."""
-        return moved(self.dose) if self.dose else None
+    def dose_of(self, key: str) -> float | None:
+        """The dose of the network; None if it has no attention, or none was recorded.
+
+        Args:
+            key: ``'moved'``, or ``'over_images'`` for the part that depends on the image.
+        """
+        return of_network(self.dose, key) if self.dose else None
 
     def outcome(self, outcome: Outcome, metric: str) -> float | None:
         """A secondary outcome of the trial; None if it cannot say anything.
@@ -111,8 +114,8 @@ class FinishedTrial(TrialRecord):
         """
         if outcome.of == 'diverged':
             return 0.0
-        if outcome.of == 'moved':
-            return self.moved
+        if outcome.of in ('moved', 'over_images'):
+            return self.dose_of(outcome.of)
         if outcome.of == 'saturated':
             shares = [row['closed'] + row['open'] for row in (self.dose or {}).values()]
             return sum(shares) / len(shares) if shares else None

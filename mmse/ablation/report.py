@@ -56,7 +56,8 @@ def status_table(folder: Path) -> str:
                     f'{_owed(arm.owed(to), task.digits)} {words}'
                     for to, words in (('start', 'owed to it'), ('mean', 'to its looking'))
                 )
-                shown += f'  dose {arm.dose:.3f}, {owed}'
+                looks = arm.median_dose('over_images')
+                shown += f'  dose {arm.dose:.3f} ({looks:.3f} by the image), {owed}'
             lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
         lines += [f'  {c.name}: {c.verdict}' for c in task.contrasts]
     lines += [f'failed: {trial.id}: {trial.reason}' for trial in summary.failed]

@@ -10,7 +10,7 @@ from mmse.ablation.plan import Plan, PlannedTask, read_plan
 from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
 from mmse.ablation.stats import Estimate, reach
 from mmse.ablation.verdicts import ContrastSummary, decimals, difference, judge
-from mmse.gates.dose import moved
+from mmse.gates.dose import of_network
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,22 @@ class ArmSummary:
     @property
     def dose(self) -> float | None:
         """Median over the seeds of how far its attention moved; None without attention."""
-        doses = [r.moved for r in self.records if r.moved is not None]
+        return self.median_dose('moved')
+
+    def median_dose(self, key: str) -> float | None:
+        """Median over the seeds of ``FinishedTrial.dose_of``; None without attention."""
+        doses = [d for r in self.records if (d := r.dose_of(key)) is not None]
         return statistics.median(doses) if doses else None
 
-    @property
-    def stage_doses(self) -> dict[str, list[float]]:
-        """How far the attention of each stage moved, one value per seed."""
+    def stage_doses(self, key: str) -> dict[str, list[float]]:
+        """The dose of each stage, one value per seed; see ``FinishedTrial.dose_of``."""
         stages: dict[str, list[float]] = {}
         for record in self.records:
             by_stage: dict[str, dict[str, Mapping[str, float]]] = {}
             for block, row in (record.dose or {}).items():
                 by_stage.setdefault(block.partition('.')[0], {})[block] = row
             for stage, rows in by_stage.items():
-                stages.setdefault(stage, []).append(moved(rows))
+                stages.setdefault(stage, []).append(of_network(rows, key))
         return stages
 
     def dose_part(self, key: str) -> float | None:

@@ -25,7 +25,7 @@ from mmse.ablation.validations import Validations
 from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.preflight import preflight
-from mmse.gates.dose import moved
+from mmse.gates.dose import of_network
 from mmse.gates.watch import attentions, learned_scalars
 from mmse.hooks.finite_loss import DivergedError
 from mmse.utils.errors import UserError
@@ -130,7 +130,11 @@ def _results(runner: Runner, validations: Validations, metric: str) -> dict[str,
         'parameters': sum(p.numel() for p in _model(runner).parameters()),
         'scalars': _learned_scalars(runner),
         'dose': kept[runner.iter].dose,
-        'dose_curve': [[i, moved(of.dose)] for i, of in sorted(kept.items()) if of.dose],
+        'dose_curve': [
+            [i, *(of_network(of.dose, key) for key in ('moved', 'over_images'))]
+            for i, of in sorted(kept.items())
+            if of.dose
+        ],
         'knock_out': validations.knock_out(runner),
         'cpu_threads': torch.get_num_threads(),
     }

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmse.ablation.backbones import attention_in_words, class_of, our_backbones
 from mmse.ablation.identity import digest, recipe_of, trial_id
 from mmse.ablation.metric_names import check_metric
+from mmse.ablation.outcomes import is_metric
 from mmse.ablation.study import Arm, Study, Task
 from mmse.datasets.digest import data_digest
 from mmse.engine.config import apply_own_data, override, read_config, swap_backbone, walk
@@ -80,7 +81,8 @@ def resolve(study: Study) -> list[Variant]:
     variants = []
     for task in study.tasks:
         base = _read_base(task)
-        check_metric(task.metric, base, task.base)
+        for metric in (task.metric, *(o.of for o in task.secondary if is_metric(o))):
+            check_metric(metric, base, task.base)
         _check_overrides(base, task.overrides, f'overrides, {task.base}')
         known: dict[str, str] = {}
         for arm in study.arms:

@@ -1,6 +1,7 @@
 """From trials to verdicts: contrasts of a metric and of secondary outcomes, look by look."""
 
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from mmse.ablation.stats import UNDECIDED, Estimate, estimate, holm, verdict
 from mmse.models.settings import describe
 
 Values = Mapping[str, Mapping[int, float]]  # by arm and seed
+CONSTANT = '; the gains hardly depend on the image'
 PRIMARY = ''  # the outcome that is the metric of the task
 
 
@@ -62,6 +64,7 @@ class _Question:
     smallest_effect: float
     values: Values
     untested: str | None
+    is_constant: bool
 
     def estimate(self, seeds: Collection[int], level: float) -> Estimate:
         values = {
@@ -117,6 +120,7 @@ def _questions(plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]) -> lis
         arms = [variant.arm for variant in variants]
         own = [trial for trial in trials if trial.task == task.name]
         untested = _untested_arms(plan, variants, own)
+        constant = {arm for arm in arms if _is_constant(plan, arm, own)}
 
         def by_seed(of: Mapping[int, float | None]) -> dict[int, float]:
             return {seed: value for seed, value in of.items() if value is not None}
@@ -142,7 +146,10 @@ def _questions(plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]) -> lis
                 if name and any(own and not values[arm] for arm in contrast.weights):
                     continue
                 why = next((untested[arm] for arm in contrast.weights if arm in untested), None)
-                questions.append(_Question(task, name, contrast, smallest, values, why))
+                question = _Question(
+                    task, name, contrast, smallest, values, why, constant >= set(contrast.weights)
+                )
+                questions.append(question)
     return questions
 
 
@@ -158,14 +165,26 @@ def _untested_arms(
         finished = [t for t in trials if t.arm == arm and isinstance(t, FinishedTrial)]
         if variant.attention != describe(None) and any(t.dose is None for t in finished):
             untested[arm] = f'not tested: the dose of {arm} was not recorded'
-        elif doses := [t.moved for t in finished if t.moved is not None]:
-            middle = sorted(doses)[len(doses) // 2]
-            if middle < plan.smallest_dose:
-                untested[arm] = (
-                    f'not tested: the attention hardly moved (dose {middle:.2g} of {arm}, '
-                    f'less than {plan.smallest_dose:g})'
-                )
+            continue
+        doses = [dose for t in finished if (dose := t.dose_of('moved')) is not None]
+        if doses and (middle := statistics.median(doses)) < plan.smallest_dose:
+            untested[arm] = (
+                f'not tested: the attention hardly moved (dose {middle:.2g} of {arm}, '
+                f'less than {plan.smallest_dose:g})'
+            )
     return untested
+
+
+def _is_constant(plan: Plan, arm: str, trials: Sequence[FinishedTrial | FailedTrial]) -> bool:
+    """Whether the gains of an arm hardly depend on the image, as those of a plain network.
+
+    A gain that is the same for every image is a factor of the norm before it.
+    """
+    own = [
+        t for t in trials if t.arm == arm and isinstance(t, FinishedTrial) and t.dose is not None
+    ]
+    doses = [t.dose_of('over_images') or 0.0 for t in own]
+    return bool(doses) and statistics.median(doses) < plan.smallest_dose
 
 
 def _family(
@@ -191,7 +210,7 @@ def _family(
         if not plan.looks:
             said = 'exploratory: the seeds were changed after trials had ended'
         elif question.contrast.registered:
-            said = question.untested or said
+            said = question.untested or said + CONSTANT * question.is_constant
             if not reached and question.untested is None:
                 said = f'not yet: {len(found.differences)} of {plan.looks[0]} seeds'
         summaries.append(

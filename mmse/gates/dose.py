@@ -159,7 +159,12 @@ def dose(sums: Mapping[str, Sums], start: Mapping[str, Tensor]) -> dict[str, dic
     return rows
 
 
-def moved(rows: Mapping[str, Mapping[str, float]]) -> float:
-    """The dose of a network: the root mean square over its blocks of ``moved``; 0 without any."""
-    squares = [row['moved'] ** 2 for row in rows.values()]
+def of_network(rows: Mapping[str, Mapping[str, float]], key: str) -> float:
+    """One number for a network: the root mean square over its blocks; 0 without any.
+
+    Args:
+        rows: The dose of each block.
+        key: ``'moved'`` or ``'over_images'``.
+    """
+    squares = [row[key] ** 2 for row in rows.values()]
     return float((sum(squares) / len(squares)) ** 0.5) if squares else 0.0

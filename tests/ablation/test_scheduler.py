@@ -74,6 +74,24 @@ def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
     assert 'left' in out
 
 
+def test_every_trial_records_what_its_attention_did(undisturbed):
+    folder, _ = undisturbed
+    for record in trials(folder).values():
+        if record['arm'] == 'plain':
+            assert (record['dose'], record['dose_curve'], record['knock_out']) == ({}, [], {})
+            continue
+        assert list(record['dose']) == [f'layer{i}.{j}' for i in range(1, 5) for j in range(2)]
+        doses = [row['moved'] for row in record['dose'].values()]
+        assert 0 < min(doses) < max(doses) < 0.5  # from the identity, in eight small steps
+        assert [step for step, _, _ in record['dose_curve']] == [4, 8]
+        overall = (sum(dose**2 for dose in doses) / 8) ** 0.5
+        assert record['dose_curve'][-1][1] == pytest.approx(overall)
+        assert set(record['knock_out']) == {'start', 'mean'}
+        assert all(set(m) == set(record['metrics']) for m in record['knock_out'].values())
+        # Only the training's own validations count as such.
+        assert [step for step, _ in record['curves']['mIoU']] == [4, 8]
+
+
 def test_arms_of_a_seed_start_with_the_same_loss(undisturbed):
     folder, _ = undisturbed
     first = {(r['arm'], r['seed']): r['loss'][0][1] for r in trials(folder).values()}

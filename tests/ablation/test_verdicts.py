@@ -169,9 +169,13 @@ def test_an_attention_that_hardly_moved_was_not_tested(effect):
     assert contrast.verdict == (
         'not tested: the attention hardly moved (dose 0.01 of arm 1, less than 0.05)'
     )
+    constant = {b: {**row, 'moved': 0.5} for b, row in dose_of(0.01).items()}
+    (contrast,), _ = judge(plan, [replace(t, dose=constant if t.dose else {}) for t in trials])
+    words = 'no effect larger than 1' if effect == 0 else 'helps'
+    assert contrast.verdict == f'{words}; the gains hardly depend on the image'
     moved = [replace(t, dose=dose_of(0.06) if t.dose else {}) for t in trials]
     (contrast,), _ = judge(plan, moved)
-    assert contrast.verdict == ('no effect larger than 1' if effect == 0 else 'helps')
+    assert contrast.verdict == words
 
 
 def test_trials_that_did_not_record_their_dose_are_not_believed():

@@ -13,7 +13,7 @@ from mmse.ablation.summary import summarise
 from mmse.models.settings import PRESETS
 
 ROOT = Path(__file__).parents[2]
-STUDIES = [ROOT / 'results/ablations' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
+STUDIES = [ROOT / 'results/without_dose' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
 TUTORIAL = ROOT / 'results/tutorial'
 RESULTS = (ROOT / 'results/README.md').read_text(encoding='utf-8')
 

@@ -66,7 +66,7 @@ def simulate_study(tmp_path, dose=0.2, **question):
 
 def dose_of(moved):
     """The dose of two blocks that have moved equally."""
-    row = {'moved': moved, 'mean': 1 + moved, 'over_channels': 0.0, 'over_images': 0.0}
+    row = {'moved': moved, 'mean': 1.0, 'over_channels': 0.0, 'over_images': moved}
     shares = {'closed': 0.01, 'open': 0.02}
     return {block: {**row, **shares} for block in ('layer1.0', 'layer2.0')}
 
@@ -96,7 +96,7 @@ def write_trial(results, variant, seed, metric, dose=0.2):
         scalars={'weight_of_avg': stages} if 'both' in name else {},
         cpu_threads=1,
         dose=(dose_of(dose) if attended else {}) if dose is not None else None,
-        dose_curve=[[4, dose / 2], [8, dose]] if attended else [],
+        dose_curve=[[4, dose / 2, dose / 2], [8, dose, dose]] if attended else [],
         knock_out={
             'start': {'mIoU': metric - 3.0},
             'mean': {'mIoU': metric - 1.0},

@@ -1,0 +1,148 @@
+"""The dose against gains computed by hand, and holding gains constant."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mmse.gates.dose import dose, held, mean_gains, of_network, summed
+from mmse.models import SEResNet
+
+ATTENTIONS = ['se', 'sepp_v2_residual', {'gate': 'hardsigmoid', 'residual': True, 'alpha': -0.5}]
+
+
+def network(attention, fused=True):
+    torch.manual_seed(0)
+    net = SEResNet(18, base_channels=8, attention=attention, fused=fused).eval()
+    for _, block in net.attention_blocks():
+        nn.init.normal_(block.attention.fc2.weight, std=2.0)
+        if isinstance(block.attention.alpha, nn.Parameter):
+            nn.init.constant_(block.attention.alpha, 0.7)
+    return net
+
+
+def gains_by_hand(net, images):
+    """Gates and gains of every block and image, from hooks on composed modules."""
+    found = {}
+
+    def keep(name, attention):
+        def hook(_, args, output):
+            x = args[0]
+            s = [x.mean((2, 3)), x.amax((2, 3))]
+            p = (
+                attention.fusion_logits.softmax(0)
+                if attention.fusion_logits is not None
+                else (1, 1 if 'max' in attention.settings.squeeze else 0)
+            )
+            z = attention.fc2(
+                {'relu': torch.relu, 'silu': nn.functional.silu}[attention.settings.act](
+                    attention.fc1(p[0] * s[0] + p[1] * s[1])
+                )
+            )
+            hard = attention.settings.gate == 'hardsigmoid'
+            g = ((z / 6 + 0.5).clamp(0, 1)) if hard else torch.sigmoid(z)
+            q = 1 + float(attention.alpha) * g if attention.settings.residual else g
+            torch.testing.assert_close(output, x * q[..., None, None], rtol=1e-4, atol=1e-5)
+            found.setdefault(name, []).append((g, q))
+
+        return hook
+
+    handles = [
+        block.attention.register_forward_hook(keep(name, block.attention))
+        for name, block in net.attention_blocks()
+    ]
+    with torch.no_grad():
+        for batch in images:
+            net(batch)
+    for handle in handles:
+        handle.remove()
+    return {
+        name: tuple(torch.cat(part).double() for part in zip(*pairs, strict=True))
+        for name, pairs in found.items()
+    }
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS, ids=str)
+@pytest.mark.parametrize('fused', [True, False])
+def test_the_dose_is_that_of_gains_by_hand(attention, fused):
+    net = network(attention, fused)
+    images = [torch.randn(3, 3, 32, 32), torch.randn(2, 3, 32, 48)]
+    with torch.no_grad(), summed(net) as sums:
+        for batch in images:
+            net(batch)
+    start = {name: torch.linspace(0.4, 1.3, q.shape[1]) for name, (_, q) in _first(net).items()}
+    rows = dose(sums, start)
+    by_hand = gains_by_hand(net, images)
+    assert list(rows) == list(by_hand)
+    for name, (g, q) in by_hand.items():
+        r = q / start[name].double()
+        over_images = r.var(0, correction=0).mean().sqrt()
+        expected = {
+            'moved': (r - 1).square().mean().sqrt(),
+            'mean': r.mean(),
+            'over_channels': r.mean(0).std(correction=0),
+            'over_images': over_images,
+            'closed': (g < 0.05).double().mean(),
+            'open': (g > 0.95).double().mean(),
+        }
+        for key, value in expected.items():
+            assert rows[name][key] == pytest.approx(float(value), rel=1e-3, abs=1e-5), (name, key)
+        parts = (rows[name]['mean'] - 1, rows[name]['over_channels'], rows[name]['over_images'])
+        assert rows[name]['moved'] == pytest.approx(math.hypot(*parts), rel=1e-6)
+        torch.testing.assert_close(mean_gains(sums)[name], q.mean(0), rtol=1e-4, atol=1e-5)
+    for key in ('moved', 'over_images'):
+        by_hand = math.sqrt(sum(row[key] ** 2 for row in rows.values()) / len(rows))
+        assert of_network(rows, key) == pytest.approx(by_hand)
+
+
+def _first(net):
+    return gains_by_hand(net, [torch.randn(1, 3, 32, 32)])
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS, ids=str)
+@pytest.mark.parametrize('fused', [True, False])
+def test_held_gains_are_what_each_branch_is_multiplied_by(attention, fused):
+    """Against a plain network whose last norms carry the constant gains."""
+    net, plain = network(attention, fused), SEResNet(18, base_channels=8).eval()
+    weights = {k: v for k, v in net.state_dict().items() if '.attention.' not in k}
+    plain.load_state_dict(weights)
+    gains = {
+        name: torch.rand(block.attention.in_channels) + 0.2
+        for name, block in net.attention_blocks()
+    }
+    blocks = dict(plain.named_modules())
+    for name, constant in gains.items():
+        norm = blocks[name].norm2
+        norm.weight.data *= constant
+        norm.bias.data *= constant
+    image = torch.randn(2, 3, 48, 32)
+    with torch.no_grad():
+        before = net(image)
+        with held(net, gains):
+            found = net(image)
+        after = net(image)
+    for a, b in zip(found, plain(image), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a, b)
+    assert not torch.allclose(found[-1], before[-1], rtol=1e-2)
+
+
+def test_what_watched_before_watches_again():
+    net = network('se')
+    seen = []
+    for _, block in net.attention_blocks():
+        block.attention.watcher = seen.append
+    with torch.no_grad(), summed(net):
+        net(torch.randn(1, 3, 32, 32))
+    assert not seen
+    net(torch.randn(1, 3, 32, 32))
+    assert len(seen) == 8
+
+
+def test_nothing_moves_without_attention():
+    net = SEResNet(18, base_channels=8).eval()
+    with torch.no_grad(), summed(net) as sums:
+        net(torch.randn(1, 3, 32, 32))
+    assert (dose(sums, {}), of_network({}, 'moved')) == ({}, 0.0)
