@@ -51,12 +51,12 @@ def check_looks(given: object, seeds: int) -> list[int]:
         return [seeds]
     if (
         not isinstance(given, list | tuple)
-        or not all(isinstance(look, int) and look > 1 for look in given)
+        or not all(isinstance(look, int) and look > 0 for look in given)
         or sorted(set(given)) != list(given)
         or list(given)[-1:] != [seeds]
     ):
         raise UserError(
             f'looks: {given!r} given; allowed: rising numbers of seeds of which the last is that '
-            f'of all seeds, such as [{max(2, seeds // 2)}, {seeds}]'
+            f'of all seeds, such as [{max(1, seeds // 2)}, {seeds}]'
         )
     return list(given)

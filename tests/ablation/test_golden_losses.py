@@ -67,6 +67,7 @@ OVERRIDES = {
     **IN_PROCESS,
     'train_cfg.max_iters': 4,
     'optim_wrapper.optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0, 'weight_decay': 1e-3},
+    'optim_wrapper.paramwise_cfg.custom_keys': {'_delete_': True},
     'param_scheduler': None,
     'val_dataloader': None,
     'val_cfg': None,

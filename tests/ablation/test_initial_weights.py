@@ -35,7 +35,7 @@ def variants(request, tiny_configs, fresh_logger, no_env_report):
     overrides = {**IN_PROCESS, 'model.backbone.zero_init_residual': False}
     task = Task('', str(tiny_configs[request.param]), metric, 1.0, overrides)
     arms = [Arm(name, {}, {ATTENTION: attention}) for name, attention in ARMS.items()]
-    return resolve(Study('q', [task], {}, arms, [], [0], 'identity'))
+    return resolve(Study('q', [task], {}, arms, [], [0], 'identity', [1], 0.05, None))
 
 
 def first_step(variant, seed: int, folder: Path, start: str):

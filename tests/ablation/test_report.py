@@ -59,7 +59,7 @@ def test_too_few_seeds_are_said_to_be_too_few(simulated):
             file.unlink()
     summary = summarise(simulated)
     assert 'no effect of any size can reach 0.05: that takes 7 seeds' in summary.notes[0]
-    assert contrast(summary, 'residual gating').verdict == 'undecided with 3 seeds'
+    assert contrast(summary, 'residual gating').verdict == 'not yet: 3 of 8 seeds'
 
 
 def test_markdown_has_every_figure_and_verdict(simulated):
@@ -69,6 +69,7 @@ def test_markdown_has_every_figure_and_verdict(simulated):
     pictures = re.findall(r'!\[[^\]]+\]\(([^)]+)\)', text)
     assert [p.split('/')[1] for p in pictures] == [
         'contrasts.png',
+        'dose.png',
         'seeds.png',
         'curves.png',
         'cost.png',

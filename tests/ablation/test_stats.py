@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 from mmse.ablation import stats
 from mmse.ablation.contrasts import Contrast
 
+WORDS = ('helps', 'hurts')
 SAMPLE = np.array([0.5, 1.0, 1.5, 3.0, -0.5])
 
 
@@ -56,10 +57,10 @@ def test_one_seed_decides_nothing():
     found = stats.estimate(Contrast('c', {'a': 1.0, 'b': -1.0}, ''), {'a': {0: 9.0}, 'b': {0: 1.0}})
     assert found.p == 1.0
     assert found.t_interval == (-math.inf, math.inf)
-    assert stats.verdict(found, 1.0, 0.1) == 'undecided with 1 seeds'
+    assert stats.verdict(found, 1.0, 0.1, WORDS) == 'undecided with 1 seeds'
     none = stats.estimate(Contrast('c', {'a': 1.0, 'b': -1.0}, ''), {'a': {}, 'b': {}})
     assert math.isnan(none.mean)
-    assert stats.verdict(none, 1.0, 0.1) == 'undecided with 0 seeds'
+    assert stats.verdict(none, 1.0, 0.1, WORDS) == 'undecided with 0 seeds'
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_one_seed_decides_nothing():
 def test_verdicts(differences, expected):
     arms = {'a': dict(enumerate(differences)), 'b': dict.fromkeys(range(len(differences)), 0.0)}
     found = stats.estimate(Contrast('c', {'a': 1.0, 'b': -1.0}, ''), arms)
-    assert stats.verdict(found, found.p, 1.0) == expected
+    assert stats.verdict(found, found.p, 1.0, WORDS) == expected
 
 
 def test_bootstrap_interval_covers_the_mean_of_a_large_sample_like_t_does():

@@ -14,7 +14,7 @@ from mmse.models.settings import PRESETS
 
 ROOT = Path(__file__).parents[2]
 STUDIES = [ROOT / 'results/without_dose' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
-TUTORIAL = ROOT / 'results/tutorial'
+TUTORIAL = ROOT / 'results/without_dose/tutorial'
 RESULTS = (ROOT / 'results/README.md').read_text(encoding='utf-8')
 
 
