@@ -1,3 +1,3 @@
 """The checklist on blood cells (BCCD)."""
 
-_base_ = ['_base_/checklist.py', '_base_/bccd.py']
+_base_ = ['_base_/checklist_narrow.py', '_base_/bccd.py']

@@ -1,3 +1,3 @@
 """The checklist on street scenes (CamVid)."""
 
-_base_ = ['_base_/checklist.py', '_base_/camvid.py']
+_base_ = ['_base_/checklist_narrow.py', '_base_/camvid.py']

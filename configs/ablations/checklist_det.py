@@ -3,4 +3,4 @@
 ``--cfg-options grid=full`` crosses all levels instead; the contrasts are then main effects.
 """
 
-_base_ = ['_base_/checklist.py', '_base_/det.py']
+_base_ = ['_base_/checklist_narrow.py', '_base_/det.py']

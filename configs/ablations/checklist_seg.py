@@ -1,3 +1,3 @@
 """The checklist on segmentation."""
 
-_base_ = ['_base_/checklist.py', '_base_/seg.py']
+_base_ = ['_base_/checklist_narrow.py', '_base_/seg.py']

@@ -237,6 +237,10 @@ def test_trials_are_ordered_by_seed_and_named_by_all_that_shapes_them(study_of):
     assert {t.id for t in trials} == {t.id for t in trials_of(resolve(same), same.seeds)}
 
 
+# Where C // 16 is below 4 in some block.
+NARROW = ('det', 'seg', 'bccd', 'camvid')
+
+
 @pytest.mark.parametrize('name', sorted(p.stem for p in (CONFIGS / 'ablations').glob('*.py')))
 def test_shipped_questions_fit_their_base_configs(name, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
@@ -245,8 +249,10 @@ def test_shipped_questions_fit_their_base_configs(name, monkeypatch):
     assert len({v.recipe for v in variants}) == len(study.arms)
     arms, contrasts = {
         'squeeze': (5, 4),
-        'checklist': (9, 7),
-        'dose': (7, 0),
+        'checklist': (13, 11) if name.endswith(NARROW) else (12, 10),
+        'default': (5, 4),
+        'dose': (5, 0),
+        'steadiness': (7, 3),
     }[name.partition('_')[0]]
     assert (len(study.arms), len(study.contrasts)) == (arms, contrasts)
 
@@ -254,7 +260,7 @@ def test_shipped_questions_fit_their_base_configs(name, monkeypatch):
 def test_the_checklist_can_be_crossed(monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     study = read_study('configs/ablations/checklist_det.py', {'grid': 'full'})
-    assert len(study.arms) == 3 * 2 * 3 * 3 + 1
+    assert len(study.arms) == 4 * 2 * 2 * 2 * 3 * 3 * 2 + 1
     main = study.contrasts[0]
-    assert len(main.weights) == 36
+    assert len(main.weights) == 2 * (2 * 2 * 2 * 3 * 3 * 2)
     assert sum(main.weights.values()) == pytest.approx(0)

@@ -1,4 +1,4 @@
-"""Faster R-CNN R18 on BCCD, 480 iterations."""
+"""Faster R-CNN R18 of half the width on BCCD, 480 iterations."""
 
 _base_ = 'det.py'
 

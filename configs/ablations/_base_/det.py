@@ -13,6 +13,8 @@ secondary = {
 overrides = {
     'model.backbone.depth': 18,
     'model.backbone.base_channels': 32,
+    # A branch that starts at zero stays small in so short a training, and its attention with it.
+    'model.backbone.zero_init_residual': False,
     'model.neck.in_channels': [32, 64, 128, 256],
     'model.neck.out_channels': 64,
     'model.rpn_head.in_channels': 64,

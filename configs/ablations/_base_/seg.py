@@ -12,6 +12,8 @@ secondary = {
 overrides = {
     'model.backbone.depth': 18,
     'model.backbone.base_channels': 32,
+    # A branch that starts at zero stays small in so short a training, and its attention with it.
+    'model.backbone.zero_init_residual': False,
     'model.decode_head.in_channels': 256,
     'model.auxiliary_head.in_channels': 128,
     'model.backbone.attention': dict(squeeze='avg', act='silu', min_hidden=4),
