@@ -16,7 +16,7 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         # The attention starts at the identity and has to move; see docs/choosing.md.
-        custom_keys=dict(attention=dict(lr_mult=20.0, decay_mult=0.0)),
+        custom_keys=dict(attention=dict(lr_mult=10.0, decay_mult=0.0)),
     ),
     clip_grad=dict(max_norm=10),
 )

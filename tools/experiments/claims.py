@@ -17,11 +17,14 @@ from mmse.utils.files import write_text
 RESULTS = Path('results')
 HEAD = """# Claims
 
-What the method says, one row a claim and a study. Written by `python tools/experiments/claims.py` from the trial files.
+What the method says, one row a claim and a study. Written by `python tools/experiments/claims.py`
+from the trial files.
 
-- **Dose**: how far the attention of the arms moved from its start, and the part of it that depends on the image; the
-  least of the arms that are compared ([what it is](../docs/ablations.md#what-the-attention-did)).
-- **Effect**: the mean of the paired differences with its interval at the last look that was reached.
+- **Dose**: how far the attention of the arms moved from its start, and the part of it that depends
+  on the image; the least of the arms that are compared
+  ([what it is](../docs/ablations.md#what-the-attention-did)).
+- **Effect**: the mean of the paired differences with its interval at the last look that was
+  reached.
 - **Verdict**: by the rules that stood in the plan before the first trial.
 
 """
@@ -49,24 +52,23 @@ CLAIMS: tuple[tuple[str, str, str, str], ...] = tuple(
         ('Residual gating steadies training', 'steadiness', 'residual gating at x 16'),
     )
 )
-OPEN = """
-## Not asked yet
-
-| claim | what would ask it |
-|---|---|
-| the same on BCCD and CamVid | `configs/ablations/squeeze_x_residual_bccd.py`, `..._camvid.py` |
-| the same from pretrained weights | a plain network per seed, fine-tuned with each arm: no config yet |
-| "in dense tasks, not in classification" | the squeeze contrast on the built-in classification set: no config yet |
-| the same at full scale | `configs/ablations/squeeze_x_residual_coco.py`, `..._ade20k.py` ([cost](../docs/scale.md)) |
-| in mixed precision | needs a GPU |
-
+OPEN_CLAIMS = {
+    'the same on BCCD': '`configs/ablations/squeeze_x_residual_bccd.py`: no trials yet',
+    'the same on CamVid': '`configs/ablations/squeeze_x_residual_camvid.py`: no trials yet',
+    'the same from pretrained weights': 'a plain network per seed, fine-tuned: no config yet',
+    '"in dense tasks, not in classification"': 'the same contrast in a classifier: no config yet',
+    'the same at full scale': '`..._coco.py`, `..._ade20k.py` ([cost](../docs/scale.md))',
+    'in mixed precision': 'needs a GPU',
+}
+END = """
 That hardsigmoid is cheaper than sigmoid on CPUs is a matter of measuring time, not of seeds:
 [production](../docs/production.md) has it.
 
 ## What came before
 
-[without_dose/](without_dose/) holds 96 older trials. They neither support the claims nor speak against them, because their
-attention hardly moved from its start ([why](README.md#what-the-older-trials-cannot-show)).
+[without_dose/](without_dose/) holds 96 older trials. They neither support the claims nor speak
+against them, because their attention hardly moved from its start
+([why](README.md#what-the-older-trials-cannot-show)).
 """
 
 
@@ -147,7 +149,9 @@ def page() -> str:
     ]
     lines += ['| ' + ' | '.join((row.said, row.study, *row.cells)) + ' |' for row in rows()]
     knocked = '\n\n## What the trained networks owe to their attention\n\n' + owed() + '\n'
-    return HEAD + '\n'.join(lines) + knocked + OPEN
+    missing = ['## Not asked yet', '', '| claim | what would ask it |', '|---|---|']
+    missing += [f'| {claim} | {config} |' for claim, config in OPEN_CLAIMS.items()]
+    return HEAD + '\n'.join(lines) + knocked + '\n' + '\n'.join(missing) + '\n' + END
 
 
 def main() -> None:

@@ -79,6 +79,7 @@ def fine_tune(seed: int, arm: str, checkpoint: str) -> dict[str, list[float]]:
     cfg.load_from = checkpoint
     cfg.train_cfg.update(max_iters=ITERATIONS, val_interval=INTERVAL)
     cfg.optim_wrapper.optimizer.lr = LR
+    cfg.optim_wrapper.paramwise_cfg.custom_keys.attention.lr_mult = 1.0  # one rate for all arms
     cfg.default_hooks.checkpoint.interval = ITERATIONS
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=False)
     runner = build_runner(cfg, model)

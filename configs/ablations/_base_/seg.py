@@ -6,7 +6,7 @@ smallest_effect = 1.0  # mIoU, %
 secondary = {
     'mAcc': dict(of='mAcc', smallest_effect=1.0),
     'saturated gates': dict(of='saturated', smallest_effect=0.02),
-    'iterations to 55 mIoU': dict(of='steps to 55', smallest_effect=20),
+    'iterations to 50 mIoU': dict(of='steps to 50', smallest_effect=20),
     'diverged': dict(of='diverged', smallest_effect=0.05),
 }
 overrides = {
