@@ -149,7 +149,7 @@ def test_the_tutorials_configs_are_those_of_its_trials(tmp_path, monkeypatch):
     for split in ('train', 'val'):
         Path('data/mine', split).mkdir(parents=True)
         write_json(Path(f'data/mine/annotations/instances_{split}.json'), content)
-    plan = read_plan(ROOT / 'results/without_dose/tutorial')
+    plan = read_plan(ROOT / 'results/earlier/tutorial')
     for variant in resolve(read_study('my_question.py')):
         kept = plan.variant('', variant.arm.name)
         then = shaping_part(Config.fromstring(kept.config, '.py'))

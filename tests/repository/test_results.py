@@ -13,8 +13,8 @@ from mmse.ablation.summary import summarise
 from mmse.models.settings import PRESETS
 
 ROOT = Path(__file__).parents[2]
-STUDIES = [ROOT / 'results/without_dose' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
-TUTORIAL = ROOT / 'results/without_dose/tutorial'
+STUDIES = [ROOT / 'results/earlier' / f'squeeze_x_residual_{task}' for task in ('det', 'seg')]
+TUTORIAL = ROOT / 'results/earlier/tutorial'
 RESULTS = (ROOT / 'results/README.md').read_text(encoding='utf-8')
 
 

@@ -66,8 +66,8 @@ That hardsigmoid is cheaper than sigmoid on CPUs is a matter of measuring time, 
 
 ## What came before
 
-[without_dose/](without_dose/) holds 96 older trials. They neither support the claims nor speak
-against them, because their attention hardly moved from its start
+[earlier/](earlier/) holds older trials. They neither support the claims nor speak against them,
+because their attention hardly moved from its start, or had hardly anything to act on
 ([why](README.md#what-the-older-trials-cannot-show)).
 """
 
