@@ -1,0 +1,56 @@
+"""What the pages say of the studies is what the trial files give."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmse.ablation.report import write_report
+from mmse.ablation.summary import summarise
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted(file.parent for file in (ROOT / 'results/ablations').glob('*/plan.json'))
+
+
+@pytest.fixture
+def claims(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path('tools/experiments/claims.py')
+
+
+def test_the_page_of_claims_is_what_the_trials_give(claims: dict[str, Any]) -> None:
+    assert (ROOT / 'results/claims.md').read_text(encoding='utf-8') == claims['page']()
+
+
+def test_the_verdicts_in_the_readme(claims: dict[str, Any]) -> None:
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    verdicts = {row.said: row.cells[2] for row in claims['rows']()}
+    shown = 0
+    for line in readme.splitlines():
+        said, *cells = (cell.strip() for cell in line.strip('|').split('|'))
+        if len(cells) == 2 and f'{said} (detection)' in verdicts:
+            assert cells == [verdicts[f'{said} ({task})'] for task in ('detection', 'segmentation')]
+            shown += 1
+    assert shown == 4
+
+
+@pytest.mark.parametrize('study', STUDIES, ids=lambda study: study.name)
+def test_reports_are_what_the_trial_files_give(study: Path, tmp_path: Path) -> None:
+    (tmp_path / 'trials').symlink_to(study / 'trials')
+    (tmp_path / 'plan.json').symlink_to(study / 'plan.json')
+    write_report(tmp_path)
+    assert (tmp_path / 'report.md').read_text() == (study / 'report.md').read_text()
+
+
+def test_the_dose_curve() -> None:
+    rows = []
+    tasks = [summarise(ROOT / f'results/ablations/dose_{t}').tasks[0] for t in ('det', 'seg')]
+    for pair in zip(*(task.attended for task in tasks), strict=True):
+        cells = [pair[0].name.rpartition(' ')[2]]
+        for arm in pair:
+            shut = arm.dose_part('closed') + arm.dose_part('open')
+            looks = arm.median_dose('over_images')
+            cells += [f'{arm.dose:.3f}', f'{looks:.3f}', f'{100 * shut:.0f} %']
+        rows.append('| ' + ' | '.join(cells) + ' |')
+    assert '\n'.join(rows) in (ROOT / 'docs/choosing.md').read_text(encoding='utf-8')
