@@ -1,20 +1,18 @@
 """The figures of a report, readable without colour."""
 
 import math
-import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmse.ablation.dose_figure import draw_dose
+from mmse.ablation.labels import WIDTH, height, wrap
 from mmse.ablation.summary import ArmSummary, TaskSummary
 from mmse.pages.style import ACCENT, INK, PALE, SHADE, styled, write_figure
 
-WIDTH = 7.5  # inches
 COLUMNS = 3
-WRAP = 24  # characters
 
 
 def draw_all(task: TaskSummary, folder: Path) -> list[tuple[Path, str]]:
@@ -45,7 +43,7 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
     rows = [c for c in task.contrasts if math.isfinite(c.estimate.t_interval[0])]
     if not rows:
         return None
-    figure = Figure(figsize=(WIDTH, 0.9 + len(rows) * max(0.55, _height(c.name for c in rows))))
+    figure = Figure(figsize=(WIDTH, 0.9 + len(rows) * max(0.55, height(c.name for c in rows))))
     axes = figure.subplots()
     axes.axvspan(-task.smallest_effect, task.smallest_effect, color=SHADE, zorder=0)
     axes.axvline(0, color=PALE, linewidth=1)
@@ -56,13 +54,13 @@ def draw_contrasts(task: TaskSummary) -> Figure | None:
         face = INK if row.registered else 'white'
         axes.plot(row.estimate.mean, y, 'o', color=INK, markerfacecolor=face, markersize=7)
         axes.annotate(
-            _wrap(row.verdict),
+            wrap(row.verdict),
             (1.02, y),
             xycoords=('axes fraction', 'data'),
             va='center',
             annotation_clip=False,
         )
-    axes.set_yticks(range(len(rows)), [_wrap(c.name) for c in reversed(rows)])
+    axes.set_yticks(range(len(rows)), [wrap(c.name) for c in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.locator_params(axis='x', nbins=6)  # more labels than that touch each other
     axes.set_xlabel(f'difference of {task.metric_label}')
@@ -76,7 +74,7 @@ def draw_seeds(task: TaskSummary) -> Figure | None:
     if not seeds:
         return None
     common = {seed: np.mean([a.values[seed] for a in arms]) for seed in seeds}
-    figure = Figure(figsize=(WIDTH, 0.9 + len(arms) * max(0.42, _height(a.name for a in arms))))
+    figure = Figure(figsize=(WIDTH, 0.9 + len(arms) * max(0.42, height(a.name for a in arms))))
     axes = figure.subplots()
     rows = range(len(arms) - 1, -1, -1)
     axes.axvline(0, color=PALE, linewidth=1)
@@ -87,7 +85,7 @@ def draw_seeds(task: TaskSummary) -> Figure | None:
     for arm, y in zip(arms, rows, strict=True):
         mean = np.mean([arm.values[seed] - common[seed] for seed in seeds])
         axes.plot([mean] * 2, (y - 0.3, y + 0.3), color=ACCENT, linewidth=3)
-    axes.set_yticks(rows, [_wrap(arm.name) for arm in arms])
+    axes.set_yticks(rows, [wrap(arm.name) for arm in arms])
     axes.set_xlabel(f'{task.metric_label} minus the mean of its seed')
     return figure
 
@@ -98,7 +96,7 @@ def draw_curves(task: TaskSummary) -> Figure | None:
     if not arms:
         return None
     rows = math.ceil(len(arms) / COLUMNS)
-    figure = Figure(figsize=(WIDTH, 0.5 + rows * (1.6 + _height(a.name for a in arms))))
+    figure = Figure(figsize=(WIDTH, 0.5 + rows * (1.6 + height(a.name for a in arms))))
     columns = min(COLUMNS, len(arms))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     first_steps, first = _curves(arms[0])
@@ -107,7 +105,7 @@ def draw_curves(task: TaskSummary) -> Figure | None:
         axes.plot(first_steps, first.mean(0), color=PALE, linewidth=1.2, linestyle='--')
         axes.fill_between(steps, curves.min(0), curves.max(0), color=INK, alpha=0.18, linewidth=0)
         axes.plot(steps, curves.mean(0), color=INK, marker='o', markersize=3)
-        axes.set_title(_wrap(arm.name), fontsize=8.5)
+        axes.set_title(wrap(arm.name), fontsize=8.5)
     for above, axes in zip(grid.flat[len(arms) - columns :], grid.flat[len(arms) :], strict=False):
         axes.set_visible(False)
         above.tick_params(labelbottom=True)
@@ -147,68 +145,12 @@ def draw_cost(task: TaskSummary) -> Figure | None:
             fontsize=8,
         )
     labels = '\n'.join(
-        f'{n}  ' + _wrap(name).replace('\n', '\n    ') for n, (name, _, _) in enumerate(rows, 1)
+        f'{n}  ' + wrap(name).replace('\n', '\n    ') for n, (name, _, _) in enumerate(rows, 1)
     )
     axes.annotate(labels, (1.02, 1), xycoords='axes fraction', va='top', annotation_clip=False)
     axes.set_xlabel(f'time of a training step / that of {task.arms[0].name}')
     axes.set_ylabel(f'{task.metric_label} - that of {task.arms[0].name}')
     return figure
-
-
-def draw_dose(task: TaskSummary) -> Figure | None:
-    """How far the attention of each arm moved, what the metric owes to it, and the effect."""
-    arms = task.attended
-    if not arms:
-        return None
-    figure = Figure(figsize=(WIDTH, 1.3 + len(arms) * max(0.62, _height(a.name for a in arms))))
-    moved, owed, effect = figure.subplots(1, 3, sharey=True)
-    rows = range(len(arms) - 1, -1, -1)
-    moved.axvspan(0, task.smallest_dose, color=SHADE, zorder=0)
-    for arm, y in zip(arms, rows, strict=True):
-        for key, face in (('moved', INK), ('over_images', 'white')):
-            for i, (stage, doses) in enumerate(sorted(arm.stage_doses(key).items())):
-                height = y + 0.27 - 0.18 * i
-                moved.plot((min(doses), max(doses)), (height, height), color=INK, linewidth=1)
-                moved.plot(
-                    np.mean(doses), height, 'o', color=INK, markerfacecolor=face, markersize=3.5
-                )
-                if key == 'moved':
-                    moved.annotate(
-                        stage.removeprefix('layer'),
-                        (max(doses), height),
-                        (4, 0),
-                        textcoords='offset points',
-                        va='center',
-                        fontsize=6.5,
-                    )
-        for to, shift, face in (('start', 0.12, INK), ('mean', -0.12, 'white')):
-            lost = list(arm.owed(to).values())
-            if lost:
-                owed.plot((min(lost), max(lost)), (y + shift, y + shift), color=INK, linewidth=1)
-                owed.plot(np.mean(lost), y + shift, 'o', color=INK, markerfacecolor=face)
-        difference = arm.against_first
-        if difference is not None and math.isfinite(difference.t_interval[0]):
-            effect.plot(difference.t_interval, (y, y), color=INK, linewidth=2.5)
-            effect.plot(difference.mean, y, 'o', color=INK)
-    for axes in (owed, effect):
-        axes.axvline(0, color=PALE, linewidth=1)
-    effect.axvspan(-task.smallest_effect, task.smallest_effect, color=SHADE, zorder=0)
-    for axes, label in zip((moved, owed, effect), _dose_labels(task), strict=True):
-        axes.set_xlabel(label, fontsize='small')
-        axes.locator_params(axis='x', nbins=4)
-    moved.set_xlim(left=0)
-    moved.set_yticks(rows, [_wrap(arm.name) for arm in arms])
-    moved.set_ylim(-0.6, len(arms) - 0.4)
-    return figure
-
-
-def _dose_labels(task: TaskSummary) -> tuple[str, str, str]:
-    unit = task.metric_label
-    return (
-        'dose by stage\n(hollow: by the image)',
-        f'{unit} owed to the attention\n(hollow: to its looking)',
-        f'{unit} - that of {task.arms[0].name}',
-    )
 
 
 STARTS = {'weight_of_avg': 0.5}
@@ -220,7 +162,7 @@ def draw_scalars(task: TaskSummary) -> Figure | None:
     arms = [arm for arm in task.arms if any(arm.scalars)]
     if not names or not arms:
         return None
-    figure = Figure(figsize=(WIDTH, 0.5 + len(arms) * (1.4 + _height(a.name for a in arms))))
+    figure = Figure(figsize=(WIDTH, 0.5 + len(arms) * (1.4 + height(a.name for a in arms))))
     grid = figure.subplots(len(arms), len(names), squeeze=False, sharey='col')
     for arm, row in zip(arms, grid, strict=True):
         for name, axes in zip(names, row, strict=True):
@@ -242,7 +184,7 @@ def _draw_stages(axes: Axes, arm: ArmSummary, name: str) -> None:
         axes.plot(x + spread, values, '.', color=INK, markersize=4, alpha=0.6)
     axes.set_xticks(range(len(stages)), stages)
     axes.set_ylabel(name.replace('_', ' '))
-    axes.set_title(_wrap(arm.name), fontsize=8.5)
+    axes.set_title(wrap(arm.name), fontsize=8.5)
 
 
 FIGURES = {
@@ -282,12 +224,3 @@ FIGURES = {
         'Dashed: where the weight of the average squeeze starts.',
     ),
 }
-
-
-def _wrap(text: str) -> str:
-    return textwrap.fill(text, WRAP, break_on_hyphens=False)
-
-
-def _height(names: Iterable[str]) -> float:
-    """Inches that the tallest of these names takes when it is wrapped."""
-    return 0.17 * max(len(_wrap(name).splitlines()) for name in names)

@@ -13,7 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmse.gates.watch import SATURATED, attentions
+from mmse.gates.watch import SATURATED, watched
 from mmse.models import ChannelAttention
 from mmse.models.functional import gain
 
@@ -62,7 +62,7 @@ def summed(model: nn.Module) -> Iterator[dict[str, Sums]]:
 
         return watch
 
-    with _watched(model, keep):
+    with watched(model, keep):
         yield found
 
 
@@ -84,23 +84,8 @@ def held(model: nn.Module, gains: Mapping[str, Tensor]) -> Iterator[None]:
 
         return overwrite
 
-    with _watched(model, hold):
+    with watched(model, hold):
         yield
-
-
-@contextmanager
-def _watched(
-    model: nn.Module, watcher: Callable[[str, ChannelAttention], Callable[[Tensor], None]]
-) -> Iterator[None]:
-    watched = list(attentions(model))
-    before = [attention.watcher for _, attention in watched]
-    for name, attention in watched:
-        attention.watcher = watcher(name, attention)
-    try:
-        yield
-    finally:
-        for (_, attention), old in zip(watched, before, strict=True):
-            attention.watcher = old
 
 
 def alpha_of(attention: ChannelAttention) -> float | None:

@@ -25,33 +25,46 @@ def attentions(model: nn.Module) -> Iterator[tuple[str, ChannelAttention]]:
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Record the gates of every forward pass inside the context.
+def watched(
+    model: nn.Module, watcher: Callable[[str, ChannelAttention], Callable[[Tensor], None]]
+) -> Iterator[None]:
+    """Show every gate of a model, inside the context, to a watcher of its block.
 
-    The outputs stay the same to the bit, and blocks stay on the fused path.
+    The outputs stay the same to the bit, and blocks stay on the fused path. Where no gradients are
+    computed, a watcher may overwrite the gate that it is shown.
 
     Args:
         model: A model with ``SEResNet`` backbones that are not compiled.
+        watcher: Makes the watcher of a block, from its name and its attention.
+    """
+    found = list(attentions(model))
+    before = [attention.watcher for _, attention in found]
+    for name, attention in found:
+        attention.watcher = watcher(name, attention)
+    try:
+        yield
+    finally:
+        for (_, attention), old in zip(found, before, strict=True):
+            attention.watcher = old
+
+
+@contextmanager
+def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Record the gates of every forward pass inside the context.
+
+    Args:
+        model: See ``watched``.
 
     Yields:
         A dict that every forward pass fills anew: gates by block, (B, C), in float32.
     """
     gates: dict[str, Tensor] = {}
-    watched = list(attentions(model))
-    for name, attention in watched:
-        attention.watcher = _keep(name, gates)
-    try:
+
+    def keep(name: str, _: ChannelAttention) -> Callable[[Tensor], None]:
+        return lambda gate: gates.update({name: gate.float()})
+
+    with watched(model, keep):
         yield gates
-    finally:
-        for _, attention in watched:
-            attention.watcher = None
-
-
-def _keep(name: str, gates: dict[str, Tensor]) -> Callable[[Tensor], None]:
-    def keep(gate: Tensor) -> None:
-        gates[name] = gate.float()
-
-    return keep
 
 
 def gate_statistics(gate: Tensor) -> dict[str, float]:
