@@ -45,7 +45,8 @@ def check_looks(given: object, seeds: int) -> list[int]:
         seeds: Number of seeds.
 
     Raises:
-        UserError: They are no rising numbers that end with the number of seeds.
+        UserError: They are no rising numbers, or end before the number of seeds. They may end
+            after it: fewer seeds can be run than were planned, and more of them later.
     """
     if given is None:
         return [seeds]
@@ -53,10 +54,11 @@ def check_looks(given: object, seeds: int) -> list[int]:
         not isinstance(given, list | tuple)
         or not all(isinstance(look, int) and look > 0 for look in given)
         or sorted(set(given)) != list(given)
-        or list(given)[-1:] != [seeds]
+        or not given
+        or given[-1] < seeds
     ):
         raise UserError(
-            f'looks: {given!r} given; allowed: rising numbers of seeds of which the last is that '
-            f'of all seeds, such as [{max(1, seeds // 2)}, {seeds}]'
+            f'looks: {given!r} given; allowed: rising numbers of seeds, of which the last is at '
+            f'least that of all seeds, such as [{max(1, seeds // 2)}, {seeds}]'
         )
     return list(given)

@@ -5,6 +5,7 @@ attention, and by nothing else. So nothing else is kept: the metric of the arm w
 never written down.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ def arms_of(study: Study, variants: Sequence[Variant], task: str) -> tuple[Varia
     attended = [v for v in own if _has_attention(v) and study.pilot in (None, v.arm.name)]
     if not plain or not attended:
         missing = 'without attention' if not plain else 'with attention'
-        raise UserError(f'a pilot needs an arm {missing}, which the study does not have')
+        named = f': {study.pilot} is none' if study.pilot and plain else ''
+        raise UserError(f'a pilot needs an arm {missing}{named or ", and there is none"}')
     return plain[0], attended[0]
 
 
@@ -110,6 +112,7 @@ def _train(trial: Trial, folders: Folders, records: Path) -> FinishedTrial:
     done = read_trial(record)
     if not isinstance(done, FinishedTrial):
         raise UserError(f'the pilot {folder} ended with exit code {code}; its log.txt says why')
+    shutil.rmtree(folder)  # its log tells the metric of the arm on trial
     return done
 
 

@@ -75,6 +75,7 @@ class Plan:
         seeds: The seeds, in the order in which they count.
         looks: The numbers of seeds at which verdicts are given, as they stood before the first
             trial ended; none if the seeds that they count were changed later.
+        counted: The seeds that they count.
         smallest_dose: What the attention of an arm must have moved for a verdict.
         results_version: See ``mmse.ablation.identity.RESULTS_VERSION``.
         tasks: The tasks.
@@ -94,6 +95,7 @@ class Plan:
     contrasts: Sequence[PlannedContrast]
     variants: Sequence[PlannedVariant]
     looks: Sequence[int]
+    counted: Sequence[int]
     smallest_dose: float
 
     @classmethod
@@ -110,8 +112,12 @@ class Plan:
             replace(task, secondary=[Outcome(**outcome) for outcome in task.secondary])
             for task in typed['tasks']
         ]
-        # Plans of mmse before 0.2 had one look, and said nothing of the dose.
-        old = {'looks': [len(raw['seeds'])], 'smallest_dose': SMALLEST_DOSE}
+        # Plans once had one look, and said nothing of the dose.
+        old = {
+            'looks': [len(raw['seeds'])],
+            'counted': raw['seeds'],
+            'smallest_dose': SMALLEST_DOSE,
+        }
         return cls(**{**old, **raw, **typed, 'tasks': tasks})
 
     def variant(self, task: str, arm: str) -> PlannedVariant | None:
@@ -132,6 +138,7 @@ def plan_of(study: Study, trials: Sequence[Trial]) -> Plan:
         seeds=study.seeds,
         results_version=RESULTS_VERSION,
         looks=study.looks,
+        counted=study.seeds[: study.looks[-1]],
         smallest_dose=study.smallest_dose,
         tasks=[
             PlannedTask(t.name, t.base, t.metric, t.smallest_effect, t.secondary)
@@ -162,28 +169,41 @@ def update_plan(folder: Path, plan: Plan) -> Plan:
     """Write the plan into the folder of its results.
 
     A contrast is registered if it stood in the plan before the first trial ended, with the same
-    metrics, outcomes, smallest effects and smallest dose; one that is added or changed later is
-    exploratory. So are seeds beyond the last look that stood in the plan.
+    metrics, outcomes, smallest effects, smallest dose and training; one that is added or changed
+    later is exploratory. One that is left out later stays, so that the others are corrected for
+    it. Seeds beyond the last look that stood in the plan are exploratory.
 
     Returns:
         The plan as it was written.
     """
     if (folder / 'plan.json').is_file() and any((folder / 'trials').glob('*.json')):
-        old = read_plan(folder)
-        same_question = (old.tasks, old.smallest_dose) == (plan.tasks, plan.smallest_dose)
-        counted = max(old.looks, default=0)
-        seeds = min(counted, len(plan.seeds))
-        kept = list(plan.seeds[:seeds]) == list(old.seeds[:seeds])
-        plan = replace(
-            plan,
-            looks=old.looks if kept else (),
-            contrasts=[
-                replace(contrast, registered=same_question and contrast in old.contrasts)
-                for contrast in plan.contrasts
-            ],
-        )
+        plan = _kept_to(read_plan(folder), plan)
     write_json(folder / 'plan.json', asdict(plan))
     return plan
+
+
+def _kept_to(old: Plan, new: Plan) -> Plan:
+    """A plan with what an older one, for which trials have ended, had registered."""
+    recipes = {(v.task, v.arm): v.recipe for v in old.variants}
+    same_question = (old.tasks, old.smallest_dose) == (new.tasks, new.smallest_dose) and all(
+        recipes.get((v.task, v.arm), v.recipe) == v.recipe for v in new.variants
+    )
+    common = min(len(old.counted), len(new.seeds))
+    same_seeds = list(new.seeds[:common]) == list(old.counted[:common])
+    contrasts = [
+        replace(contrast, registered=same_question and contrast in old.contrasts)
+        for contrast in new.contrasts
+    ]
+    arms = {arm.name for arm in new.arms}
+    names = {contrast.name for contrast in new.contrasts}
+    contrasts += [
+        contrast
+        for contrast in old.contrasts
+        if contrast.registered and contrast.name not in names and arms >= set(contrast.weights)
+    ]
+    return replace(
+        new, looks=old.looks if same_seeds else (), counted=old.counted, contrasts=contrasts
+    )
 
 
 def read_plan(folder: Path) -> Plan:

@@ -37,12 +37,10 @@ def print_preview(study: Study, results: Path) -> None:
         f'{len(variants) * len(study.seeds)} trials: {len(study.arms)} arms x '
         f'{len(study.tasks)} tasks x {len(study.seeds)} seeds; results version {RESULTS_VERSION}'
     )
-    last = levels(study.looks)[-1]
-    print(reach(len(study.seeds), len(study.contrasts) * len(study.tasks), last))
-    if len(study.looks) > 1:
-        spent = ' and '.join(f'{level:.2g}' for level in levels(study.looks))
-        at = ' and '.join(map(str, study.looks))
-        print(f'Verdicts at {at} seeds, which spend {spent} of the level of {LEVEL}')
+    for look, level in zip(study.looks, levels(study.looks), strict=True):
+        if len(study.looks) > 1:
+            print(f'Look at {look} seeds, which spends {level:.2g} of the level of {LEVEL}:')
+        print(reach(look, len(study.contrasts) * len(study.tasks), level))
     for task in study.tasks:
         _print_pilot(study, task, variants, results)
     seconds = 0.0

@@ -154,7 +154,8 @@ def verdict(estimate: Estimate, p: float, smallest_effect: float, words: tuple[s
         words: What it is called if the difference is above zero, and below.
     """
     low, high = estimate.t_interval
-    if -smallest_effect < low and high < smallest_effect:
+    # Seeds that all say the same, such as that nothing diverged, do not say how sure that is.
+    if -smallest_effect < low < high < smallest_effect:
         return f'no effect larger than {smallest_effect:g}'
     # The interval must agree with the test: neither is believed against the other.
     if p < estimate.level and (low > 0 or high < 0):

@@ -17,7 +17,14 @@ from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
 
-TASK_KEYS = {'base', 'metric', 'overrides', 'secondary', 'smallest_effect'}
+TASK_KEYS = {
+    'attention_lr_mult',
+    'base',
+    'metric',
+    'overrides',
+    'secondary',
+    'smallest_effect',
+}
 KEYS = TASK_KEYS | {
     'arms',
     'baseline',
@@ -50,6 +57,8 @@ class Task:
         smallest_effect: The smallest difference of the metric that matters, in the metric's unit.
         overrides: Dotted keys of ``base`` with the values that every arm gets.
         secondary: What else is compared.
+        attention_lr_mult: The attention's learning rate over that of its block; None leaves it to
+            ``base``.
     """
 
     name: str
@@ -58,6 +67,7 @@ class Task:
     smallest_effect: float
     overrides: Mapping[str, Any]
     secondary: Sequence[Outcome] = ()
+    attention_lr_mult: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +109,8 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Its keys are
 
-    - ``base``, ``metric``, ``smallest_effect``, ``overrides`` and ``secondary`` of the task; or,
-      for several tasks, ``tasks``: by name, a dict of these five;
+    - ``base``, ``metric``, ``smallest_effect``, ``overrides``, ``secondary`` and
+      ``attention_lr_mult`` of the task; or, for several tasks, ``tasks``: by name, a dict of these;
     - ``factors``: by factor and level, the dict of overrides that the level stands for;
     - ``baseline``: the level of each factor that the other levels are compared with;
     - ``grid``: ``'full'`` for all combinations of levels, or ``'one_at_a_time'`` for those that
@@ -191,6 +201,9 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
             parse_outcome(outcome, given, f'{where}secondary.{outcome}')
             for outcome, given in raw.get('secondary', {}).items()
         ],
+        _positive(raw['attention_lr_mult'], f'{where}attention_lr_mult')
+        if raw.get('attention_lr_mult') is not None
+        else None,
     )
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmse.ablation.looks import LEVEL, levels
+from mmse.ablation.looks import LEVEL
 from mmse.ablation.plan import Plan, PlannedTask, read_plan
 from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
 from mmse.ablation.stats import Estimate, reach
 from mmse.ablation.verdicts import ContrastSummary, decimals, difference, judge
 from mmse.gates.dose import of_network
+from mmse.gates.watch import stage_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ArmSummary:
         for record in self.records:
             by_stage: dict[str, dict[str, Mapping[str, float]]] = {}
             for block, row in (record.dose or {}).items():
-                by_stage.setdefault(block.partition('.')[0], {})[block] = row
+                by_stage.setdefault(stage_of(block), {})[block] = row
             for stage, rows in by_stage.items():
                 stages.setdefault(stage, []).append(of_network(rows, key))
         return stages
@@ -134,12 +135,6 @@ class TaskSummary:
         """The arms whose attention was watched."""
         return [arm for arm in self.arms if arm.dose is not None]
 
-    @property
-    def coverage(self) -> str:
-        """How probably an interval of the contrasts covers, such as ``95%``."""
-        level = self.contrasts[0].estimate.level if self.contrasts else LEVEL
-        return f'{100 * (1 - level):.3g}%'
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -170,7 +165,7 @@ def summarise(folder: Path) -> Summary:
     primary = [c for c in judged if not c.outcome]
     pairs = min((len(c.estimate.differences) for c in primary), default=0)
     registered = sum(c.registered for c in primary)
-    last = levels(plan.looks)[-1] if plan.looks else LEVEL
+    level = min((c.estimate.level for c in primary), default=LEVEL)
     return Summary(
         plan.name,
         [
@@ -186,10 +181,24 @@ def summarise(folder: Path) -> Summary:
             )
             for task in plan.tasks
         ],
-        [reach(pairs, registered, last), *notes, *left_out],
+        [reach(pairs, registered, level), *notes, *_missing(plan, failed), *left_out],
         failed,
         _provenance(finished),
     )
+
+
+def _missing(plan: Plan, failed: Sequence[FailedTrial]) -> list[str]:
+    """How many trials of each arm have failed: their seeds are missing in its contrasts."""
+    notes = []
+    for variant in plan.variants:
+        own = [t for t in failed if (t.task, t.arm) == (variant.task, variant.arm)]
+        if own := [trial for trial in own if belongs(trial, plan)]:
+            diverged = sum(trial.diverged for trial in own)
+            notes.append(
+                f'{len(own)} trials of {variant.task} {variant.arm} failed, {diverged} of them '
+                'because they diverged: their seeds are missing in every contrast of the arm'
+            )
+    return notes
 
 
 def _provenance(trials: Sequence[FinishedTrial]) -> str:

@@ -66,7 +66,9 @@ def _measured(cfg: Config) -> float:
     loop = cfg.train_cfg
     iterations: int = loop.get('max_iters') or loop.max_epochs * len(train)
     interval: int = loop.get('val_interval', 1) * (1 if 'max_iters' in loop else len(train))
-    return iterations * step + max(1, iterations // interval) * len(val) * val_step
+    # Two knock-outs at the end, and the backbone's pass at the start, which is no more than one.
+    passes = max(1, iterations // interval) + 3
+    return iterations * step + passes * len(val) * val_step
 
 
 def _move_missing_data(cfg: Config, folder: Path) -> None:

@@ -26,7 +26,7 @@ from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.preflight import preflight
 from mmse.gates.dose import of_network
-from mmse.gates.watch import attentions, learned_scalars
+from mmse.gates.watch import attentions, learned_scalars, stage_of
 from mmse.hooks.finite_loss import DivergedError
 from mmse.utils.errors import UserError
 
@@ -167,7 +167,7 @@ def _learned_scalars(runner: Runner) -> dict[str, dict[str, list[float]]]:
     for name, attention in attentions(runner.model):
         for key, value in learned_scalars(attention).items():
             stages = learned.setdefault(key, {})
-            stages.setdefault(name.partition('.')[0], []).append(value)
+            stages.setdefault(stage_of(name), []).append(value)
     return learned
 
 

@@ -16,10 +16,10 @@ from mmengine.hooks import (
     ParamSchedulerHook,
 )
 from mmengine.runner import Runner
-from torch import Tensor
 
-from mmse.gates.dose import Sums, dose, held, mean_gains, summed, sums_over
+from mmse.gates.dose import Start, Sums, dose, held, mean_gains, of_network, summed, sums_over
 from mmse.gates.watch import backbones
+from mmse.hooks.finite_loss import DivergedError
 from mmse.utils.files import read_json, replacing, write_json
 
 
@@ -53,7 +53,11 @@ class Validations(Hook):
     def read(self) -> dict[int, Validation]:
         """Each validation by iteration."""
         kept = read_json(self.file) if self.file.is_file() else {}
-        return {int(step): Validation(**validation) for step, validation in kept.items()}
+        return {
+            # A trial that was interrupted before doses were recorded has kept its metrics alone.
+            int(step): Validation(**of) if 'metrics' in of else Validation(of, None)
+            for step, of in kept.items()
+        }
 
     def before_train(self, runner: Runner) -> None:
         """Keep the gains with which the training starts."""
@@ -61,9 +65,9 @@ class Validations(Hook):
             return
         # Loaders draw the seeds of their workers: the training must not see that one more was used.
         with torch.random.fork_rng(devices=[]):
-            gains = mean_gains(sums_over(_model(runner), runner.val_loop.dataloader))
+            start = Start.of(sums_over(_model(runner), runner.val_loop.dataloader))
         with replacing(self.start_file) as part:
-            torch.save(gains, part)
+            torch.save(vars(start), part)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Begin to sum up what the attention does."""
@@ -77,6 +81,8 @@ class Validations(Hook):
         self._watching.close()
         start = self._start()
         there = None if start is None or self._sums is None else dose(self._sums, start)
+        if there and not math.isfinite(of_network(there, 'moved')):
+            raise DivergedError(f'the gains are not finite at iteration {runner.iter}')
         kept = {**self.read(), runner.iter: Validation(_finite(metrics or {}), there)}
         write_json(self.file, {step: asdict(validation) for step, validation in kept.items()})
 
@@ -88,16 +94,18 @@ class Validations(Hook):
             attention.
         """
         start, sums = self._start(), self._sums
-        if not start or not sums:
+        if start is None or not sums:
             return {}
         found = {}
-        for name, gains in (('start', start), ('mean', mean_gains(sums))):
+        for name, gains in (('start', start.mean), ('mean', mean_gains(sums))):
             with _only_evaluating(runner), held(runner.model, gains):
                 found[name] = _finite(runner.val_loop.run())
         return found
 
-    def _start(self) -> dict[str, Tensor] | None:
-        return torch.load(self.start_file, weights_only=True) if self.start_file.is_file() else None
+    def _start(self) -> Start | None:
+        if not self.start_file.is_file():
+            return None
+        return Start(**torch.load(self.start_file, weights_only=True))
 
 
 def _model(runner: Runner) -> Any:

@@ -18,6 +18,7 @@ from mmse.ablation.outcomes import is_metric
 from mmse.ablation.study import Arm, Study, Task
 from mmse.datasets.digest import data_digest
 from mmse.engine.config import apply_own_data, override, read_config, swap_backbone, walk
+from mmse.engine.config.swap import give_attention_a_rate
 from mmse.models.settings import KEYS
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
@@ -89,6 +90,8 @@ def resolve(study: Study) -> list[Variant]:
             _check_overrides(base, arm.overrides, f'arm {arm.name!r}, {task.base}')
             cfg = copy.deepcopy(base)
             override(cfg, copy.deepcopy({**task.overrides, **arm.overrides}), task.base)
+            if task.attention_lr_mult is not None:
+                give_attention_a_rate(cfg, task.attention_lr_mult)
             apply_own_data(cfg, task.base)
             _check_whole(cfg, task.base)
             variant = Variant(task, arm, cfg, study.start)

@@ -14,6 +14,10 @@ from mmse.models.settings import describe
 
 Values = Mapping[str, Mapping[int, float]]  # by arm and seed
 CONSTANT = '; the gains hardly depend on the image'
+EXPLORATORY = 'exploratory'
+NOT_TESTED = 'not tested'
+OPEN = (UNDECIDED, NOT_TESTED, EXPLORATORY)  # what a later look may change
+NOTHING = describe(None)
 PRIMARY = ''  # the outcome that is the metric of the task
 
 
@@ -28,7 +32,8 @@ class ContrastSummary:
         description: What is compared, in words.
         registered: Whether it stood in the plan before the first trial ended.
         smallest_effect: The smallest effect of interest.
-        estimate: Of the seeds of the last look that was reached; of all where none was.
+        estimate: Of the seeds of the look that decided it, or of the last that was reached; of all
+            seeds where none was.
         p: After Holm's correction, where it is registered.
         verdict: In words.
     """
@@ -42,6 +47,11 @@ class ContrastSummary:
     estimate: Estimate
     p: float
     verdict: str
+
+    @property
+    def coverage(self) -> str:
+        """How probably its intervals cover, such as ``95%``."""
+        return f'{100 * (1 - self.estimate.level):.3g}%'
 
     @property
     def digits(self) -> int:
@@ -63,8 +73,8 @@ class _Question:
     contrast: PlannedContrast
     smallest_effect: float
     values: Values
-    untested: str | None
-    is_constant: bool
+    attended: Sequence[PlannedVariant]
+    trials: Sequence[FinishedTrial]
 
     def estimate(self, seeds: Collection[int], level: float) -> Estimate:
         values = {
@@ -73,6 +83,35 @@ class _Question:
         }
         return estimate(self.contrast, values, level)
 
+    def untested(self, seeds: Collection[int], smallest_dose: float) -> str | None:
+        """Why the attention of its arms did too little for a verdict, in words; None if not."""
+        for variant in self.attended:
+            own = self._of(variant, seeds)
+            if any(trial.dose is None for trial in own):
+                return f'{NOT_TESTED}: the dose of {variant.arm} was not recorded'
+            doses = [dose for trial in own if (dose := trial.dose_of('moved')) is not None]
+            if doses and (middle := statistics.median(doses)) < smallest_dose:
+                return (
+                    f'{NOT_TESTED}: the attention hardly moved (dose {middle:.2g} of '
+                    f'{variant.arm}, less than {smallest_dose:g})'
+                )
+        return None
+
+    def is_constant(self, seeds: Collection[int], smallest_dose: float) -> bool:
+        """Whether the gains of no arm depend on the image by much, as those of a plain network.
+
+        A gain that is the same for every image is a factor of the norm before it.
+        """
+        medians = [
+            statistics.median([trial.dose_of('over_images') or 0.0 for trial in own])
+            for variant in self.attended
+            if (own := self._of(variant, seeds))
+        ]
+        return bool(medians) and max(medians) < smallest_dose
+
+    def _of(self, variant: PlannedVariant, seeds: Collection[int]) -> list[FinishedTrial]:
+        return [t for t in self.trials if t.arm == variant.arm and t.seed in seeds]
+
 
 def judge(
     plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]
@@ -80,7 +119,7 @@ def judge(
     """All contrasts of all outcomes of a study.
 
     The contrasts of the metrics are one family for Holm's correction, those of the secondary
-    outcomes another. A contrast keeps the verdict of the first look that decided it.
+    outcomes another. A contrast keeps the verdict, and the numbers, of the look that decided it.
 
     Args:
         plan: The plan.
@@ -117,116 +156,88 @@ def _questions(plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]) -> lis
     questions = []
     for task in plan.tasks:
         variants = [variant for variant in plan.variants if variant.task == task.name]
-        arms = [variant.arm for variant in variants]
         own = [trial for trial in trials if trial.task == task.name]
-        untested = _untested_arms(plan, variants, own)
-        constant = {arm for arm in arms if _is_constant(plan, arm, own)}
-
-        def by_seed(of: Mapping[int, float | None]) -> dict[int, float]:
-            return {seed: value for seed, value in of.items() if value is not None}
-
-        metric: Values = {
-            arm: {
-                t.seed: t.metrics[task.metric]
-                for t in own
-                if t.arm == arm and isinstance(t, FinishedTrial)
-            }
-            for arm in arms
-        }
+        finished = [trial for trial in own if isinstance(trial, FinishedTrial)]
+        metric = _by_arm(variants, [(t, t.metrics[task.metric]) for t in finished])
         outcomes: list[tuple[str, float, Values]] = [(PRIMARY, task.smallest_effect, metric)]
         for outcome in task.secondary:
-            values: Values = {
-                arm: by_seed({t.seed: t.outcome(outcome, task.metric) for t in own if t.arm == arm})
-                for arm in arms
-            }
+            values = _by_arm(variants, [(t, t.outcome(outcome, task.metric)) for t in own])
             outcomes.append((outcome.name, outcome.smallest_effect, values))
         for name, smallest, values in outcomes:
             for contrast in plan.contrasts:
                 # A network without attention has no gates that could be saturated.
                 if name and any(own and not values[arm] for arm in contrast.weights):
                     continue
-                why = next((untested[arm] for arm in contrast.weights if arm in untested), None)
-                question = _Question(
-                    task, name, contrast, smallest, values, why, constant >= set(contrast.weights)
+                attended = [
+                    v for v in variants if v.arm in contrast.weights and v.attention != NOTHING
+                ]
+                questions.append(
+                    _Question(task, name, contrast, smallest, values, attended, finished)
                 )
-                questions.append(question)
     return questions
 
 
-def _untested_arms(
-    plan: Plan,
+def _by_arm(
     variants: Sequence[PlannedVariant],
-    trials: Sequence[FinishedTrial | FailedTrial],
-) -> dict[str, str]:
-    """The arms whose attention did not do enough for a verdict, and why, in words."""
-    untested = {}
-    for variant in variants:
-        arm = variant.arm
-        finished = [t for t in trials if t.arm == arm and isinstance(t, FinishedTrial)]
-        if variant.attention != describe(None) and any(t.dose is None for t in finished):
-            untested[arm] = f'not tested: the dose of {arm} was not recorded'
-            continue
-        doses = [dose for t in finished if (dose := t.dose_of('moved')) is not None]
-        if doses and (middle := statistics.median(doses)) < plan.smallest_dose:
-            untested[arm] = (
-                f'not tested: the attention hardly moved (dose {middle:.2g} of {arm}, '
-                f'less than {plan.smallest_dose:g})'
-            )
-    return untested
-
-
-def _is_constant(plan: Plan, arm: str, trials: Sequence[FinishedTrial | FailedTrial]) -> bool:
-    """Whether the gains of an arm hardly depend on the image, as those of a plain network.
-
-    A gain that is the same for every image is a factor of the norm before it.
-    """
-    own = [
-        t for t in trials if t.arm == arm and isinstance(t, FinishedTrial) and t.dose is not None
-    ]
-    doses = [t.dose_of('over_images') or 0.0 for t in own]
-    return bool(doses) and statistics.median(doses) < plan.smallest_dose
+    pairs: Sequence[tuple[FinishedTrial | FailedTrial, float | None]],
+) -> Values:
+    return {
+        variant.arm: {
+            trial.seed: value
+            for trial, value in pairs
+            if trial.arm == variant.arm and value is not None
+        }
+        for variant in variants
+    }
 
 
 def _family(
     plan: Plan, family: Sequence[_Question], reached: Sequence[tuple[Sequence[int], float]]
 ) -> list[ContrastSummary]:
     registered = [i for i, question in enumerate(family) if question.contrast.registered]
-    decided: dict[int, str] = {}
-    latest: dict[int, tuple[Estimate, float]] = {}
+    found: dict[int, tuple[Estimate, float, str]] = {}
     for seeds, level in reached or [(plan.seeds, LEVEL)]:
         estimates = [question.estimate(seeds, level) for question in family]
-        latest = {i: (estimate, estimate.p) for i, estimate in enumerate(estimates)}
-        for i, p in zip(registered, holm([estimates[i].p for i in registered]), strict=True):
-            latest[i] = estimates[i], p
-            words = ('helps', 'hurts') if family[i].outcome == PRIMARY else ('higher', 'lower')
-            said = verdict(estimates[i], p, family[i].smallest_effect, words)
-            if not decided.get(i, UNDECIDED).startswith(UNDECIDED):
-                continue
-            decided[i] = said
-    summaries = []
-    for i, question in enumerate(family):
-        found, p = latest[i]
-        said = decided.get(i, 'exploratory: added after the first results')
-        if not plan.looks:
-            said = 'exploratory: the seeds were changed after trials had ended'
-        elif question.contrast.registered:
-            said = question.untested or said + CONSTANT * question.is_constant
-            if not reached and question.untested is None:
-                said = f'not yet: {len(found.differences)} of {plan.looks[0]} seeds'
-        summaries.append(
-            ContrastSummary(
-                question.task.name,
-                question.outcome,
-                question.contrast.name,
-                question.contrast.description,
-                question.contrast.registered,
-                question.smallest_effect,
-                found,
-                p,
-                said,
-            )
+        corrected = dict(zip(registered, holm([estimates[i].p for i in registered]), strict=True))
+        for i, question in enumerate(family):
+            if i in found and not found[i][2].startswith(OPEN):
+                continue  # decided by an earlier look
+            p = corrected.get(i, estimates[i].p)
+            found[i] = estimates[i], p, _said(plan, question, estimates[i], p, seeds, bool(reached))
+    return [
+        ContrastSummary(
+            question.task.name,
+            question.outcome,
+            question.contrast.name,
+            question.contrast.description,
+            question.contrast.registered,
+            question.smallest_effect,
+            *found[i],
         )
-    return summaries
+        for i, question in enumerate(family)
+    ]
+
+
+def _said(
+    plan: Plan,
+    question: _Question,
+    estimate: Estimate,
+    p: float,
+    seeds: Sequence[int],
+    is_look: bool,
+) -> str:
+    """The verdict of one look in words; where it is no look, that it is not time yet."""
+    if not plan.looks:
+        return f'{EXPLORATORY}: the seeds were changed after trials had ended'
+    if not question.contrast.registered:
+        return f'{EXPLORATORY}: added or changed after the first results'
+    if why := question.untested(seeds, plan.smallest_dose):
+        return why
+    if not is_look:
+        return f'not yet: {len(estimate.differences)} of {plan.looks[0]} seeds'
+    words = ('helps', 'hurts') if question.outcome == PRIMARY else ('higher', 'lower')
+    said = verdict(estimate, p, question.smallest_effect, words)
+    return said + CONSTANT * question.is_constant(seeds, plan.smallest_dose)
 
 
 def _notes(

@@ -43,9 +43,9 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
         The model, which was built to be checked, for the run.
 
     Raises:
-        UserError: Missing or broken data, heads whose number of classes does not match the data, a
-            cycle of the learning rate that is shorter than the training, a model that cannot be
-            built, or a checkpoint that does not belong to it.
+        UserError: Missing or broken data, heads whose number of classes does not match the data,
+            learning rates of their own beside one cycle for all, a model that cannot be built, or
+            a checkpoint that does not belong to it.
     """
     scope = scope_of(cfg)
     init_default_scope(scope)
@@ -115,7 +115,7 @@ def _check_num_classes(cfg: Config, expected: int, dataset: str) -> None:
 def check_learning_rates(cfg: Config) -> None:
     """Refuse learning rates of their own for some parameters where one cycle sets them for all.
 
-    Every other scheduler of MMEngine multiplies what a parameter has.
+    The other schedulers of MMEngine start from what a parameter has.
 
     Args:
         cfg: A training config.

@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmse.gates.watch import attentions, recorded
+from mmse.gates.watch import attentions, recorded, stage_of
 
 
 @dataclass
@@ -106,7 +106,7 @@ def energies(model: BaseModel, batch: Mapping[str, Any]) -> list[Energy]:
         One entry for each stage with attention, about its last block that has it.
     """
     found: list[Energy] = []
-    last = {name.partition('.')[0]: attention for name, attention in attentions(model)}
+    last = {stage_of(name): attention for name, attention in attentions(model)}
     # The fused path never computes the branch alone; a hook makes a block leave it.
     handles = [
         attention.register_forward_hook(_keep(stage, found)) for stage, attention in last.items()

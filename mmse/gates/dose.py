@@ -42,6 +42,31 @@ def mean_gains(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
     return {name: torch.as_tensor(of.gain / of.images) for name, of in sums.items()}
 
 
+def deviations(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
+    """The standard deviation of the gain of every channel over the images by block, (C,)."""
+    means = mean_gains(sums)
+    squares = {name: torch.as_tensor(of.square / of.images) for name, of in sums.items()}
+    return {name: (squares[name] - means[name] ** 2).clamp(min=0).sqrt() for name in sums}
+
+
+@dataclass(frozen=True)
+class Start:
+    """The gains with which a training starts, over its validation images.
+
+    Args:
+        mean: Mean of each channel by block, (C,).
+        deviation: Standard deviation of each channel over the images, likewise.
+    """
+
+    mean: Mapping[str, Tensor]
+    deviation: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, sums: Mapping[str, Sums]) -> 'Start':
+        """That of a pass over the images."""
+        return cls(mean_gains(sums), deviations(sums))
+
+
 @contextmanager
 def summed(model: nn.Module) -> Iterator[dict[str, Sums]]:
     """Sum up what the attention does in every forward pass inside the context.
@@ -79,7 +104,8 @@ def held(model: nn.Module, gains: Mapping[str, Tensor]) -> Iterator[None]:
         def overwrite(gate: Tensor) -> None:
             wanted = gains[name]
             if (alpha := alpha_of(attention)) is not None:
-                wanted = (wanted - 1) / alpha
+                # An alpha of 0 leaves the branch as it is, whatever the gate.
+                wanted = (wanted - 1) / alpha if alpha else torch.zeros_like(wanted)
             gate.copy_(wanted.expand_as(gate))
 
         return overwrite
@@ -105,40 +131,44 @@ def sums_over(model: BaseModel, batches: Iterable[Mapping[str, Any]]) -> dict[st
     model.eval()
     with torch.no_grad(), summed(model) as found:
         for batch in batches:
-            model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
+            if hasattr(model, 'extract_feat'):
+                model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
+            else:
+                model.val_step(batch)
     model.train(training)
     return found
 
 
-def dose(sums: Mapping[str, Sums], start: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+def dose(sums: Mapping[str, Sums], start: Start) -> dict[str, dict[str, float]]:
     """What became of the gains of each block since the start.
 
     Args:
         sums: What the attention of each block does to some images.
-        start: The mean gains of each block at the start, (C,).
+        start: What it did to the same images at the start.
 
     Returns:
-        By block: ``moved``, the root mean square of r - 1 over images and channels; ``mean``, the
-        mean of r; ``over_channels``, the standard deviation over the channels of r's mean over
-        the images; ``over_images``, the standard deviation over the images, the root of its mean
-        square over the channels (so moved^2 = (mean - 1)^2 + over_channels^2 + over_images^2); and
-        the shares of gates that are ``closed`` (below 0.05) and ``open`` (above 0.95).
+        By block: ``moved``, the root mean square over the channels of the change of r's mean and
+        deviation over the images; from the identity, whose gains do not vary, this is the root
+        mean square of r - 1 over images and channels. ``mean``, the mean of r; ``over_channels``,
+        the standard deviation over the channels of r's mean over the images; ``over_images``, the
+        root mean square over the channels of r's standard deviation over the images; and the
+        shares of gates that are ``closed`` (below 0.05) and ``open`` (above 0.95).
     """
     rows = {}
+    means, spreads = mean_gains(sums), deviations(sums)
     for name, of in sums.items():
-        reference = start[name].double()
-        mean = torch.as_tensor(of.gain) / of.images / reference
-        square = torch.as_tensor(of.square) / of.images / reference.square()
-        variance = (square - mean.square()).clamp(min=0)
+        reference = start.mean[name].double()
+        mean, spread = means[name] / reference, spreads[name] / reference
+        change = spread - start.deviation[name] / reference
         shares = {
             key: float(torch.as_tensor(getattr(of, key)).mean() / of.images)
             for key in ('closed', 'open')
         }
         rows[name] = {
-            'moved': float(((mean - 1).square() + variance).mean().sqrt()),
+            'moved': float(((mean - 1).square() + change.square()).mean().sqrt()),
             'mean': float(mean.mean()),
             'over_channels': float(mean.std(correction=0)),
-            'over_images': float(variance.mean().sqrt()),
+            'over_images': float(spread.square().mean().sqrt()),
             **shares,
         }
     return rows

@@ -17,11 +17,21 @@ def backbones(model: nn.Module) -> Iterator[SEResNet]:
 
 
 def attentions(model: nn.Module) -> Iterator[tuple[str, ChannelAttention]]:
-    """Every ``ChannelAttention`` of a model, with the name of its block, such as ``layer2.0``."""
-    for backbone in backbones(model):
+    """Every ``ChannelAttention`` of a model, with the name of its block, such as ``layer2.0``.
+
+    Where there are several backbones, the name begins with that of the backbone.
+    """
+    found = {name: m for name, m in model.named_modules() if isinstance(m, SEResNet)}
+    for place, backbone in found.items():
+        prefix = f'{place}.' if len(found) > 1 else ''
         for name, block in backbone.attention_blocks():
             if isinstance(block.attention, ChannelAttention):
-                yield name, block.attention
+                yield prefix + name, block.attention
+
+
+def stage_of(block: str) -> str:
+    """The stage of a block: ``layer2`` of ``layer2.0``."""
+    return block.rpartition('.')[0]
 
 
 @contextmanager

@@ -10,7 +10,14 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmse.gates.watch import attentions, backbones, gate_statistics, learned_scalars, recorded
+from mmse.gates.watch import (
+    attentions,
+    backbones,
+    gate_statistics,
+    learned_scalars,
+    recorded,
+    stage_of,
+)
 from mmse.registry import HOOKS
 
 
@@ -64,7 +71,7 @@ class GateStatsHook(Hook):
         for name, attention in attentions(runner.model):
             if name in self._gates:
                 gate = self._gates[name]
-                stages.setdefault(name.partition('.')[0], []).append(gate.flatten())
+                stages.setdefault(stage_of(name), []).append(gate.flatten())
                 statistics = gate_statistics(gate) | learned_scalars(attention)
                 scalars |= {f'gates/{name}/{key}': value for key, value in statistics.items()}
         for name, gates in stages.items():

@@ -42,6 +42,7 @@ def test_a_pilot_keeps_the_plain_metric_and_the_dose_alone(tmp_path, tiny_config
     assert re.search(r'pilot: dose of se [\d.]+, (at least|LESS THAN) the 0\.05 that', out)
     assert '0 of 4 trials have ended' in out
     assert not (tmp_path / 'results/trials').exists()
+    assert not list((tmp_path / 'work').iterdir())
     raw = json.loads((tmp_path / 'results/pilot.json').read_text())['']
     assert set(raw) == {'plain', 'curve', 'arm', 'attention', 'dose_curve', 'dose'}
     assert [step for step, _ in raw['curve']] == [step for step, *_ in raw['dose_curve']] == [4, 8]

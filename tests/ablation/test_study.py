@@ -264,3 +264,15 @@ def test_the_checklist_can_be_crossed(monkeypatch):
     main = study.contrasts[0]
     assert len(main.weights) == 2 * (2 * 2 * 2 * 3 * 3 * 2)
     assert sum(main.weights.values()) == pytest.approx(0)
+
+
+def test_a_learning_rate_for_the_attention_in_any_base(study_of):
+    study = study_of(
+        base='mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py', attention_lr_mult=5, seeds=1
+    )
+    for variant in resolve(study):
+        keys = variant.cfg.optim_wrapper.paramwise_cfg.custom_keys
+        for name in ('attention.fc1.weight', 'attention.alpha', 'attention.fusion_logits'):
+            assert keys[name]['lr_mult'] == 5
+    with pytest.raises(UserError, match=r'attention_lr_mult: 0 given; allowed: a number above 0'):
+        study_of(attention_lr_mult=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmse.gates.dose import dose, held, mean_gains, of_network, summed
+from mmse.gates.dose import Start, dose, held, mean_gains, of_network, summed
 from mmse.models import SEResNet
 
 ATTENTIONS = ['se', 'sepp_v2_residual', {'gate': 'hardsigmoid', 'residual': True, 'alpha': -0.5}]
@@ -72,7 +72,7 @@ def test_the_dose_is_that_of_gains_by_hand(attention, fused):
         for batch in images:
             net(batch)
     start = {name: torch.linspace(0.4, 1.3, q.shape[1]) for name, (_, q) in _first(net).items()}
-    rows = dose(sums, start)
+    rows = dose(sums, Start(start, {name: torch.zeros_like(v) for name, v in start.items()}))
     by_hand = gains_by_hand(net, images)
     assert list(rows) == list(by_hand)
     for name, (g, q) in by_hand.items():
@@ -145,4 +145,41 @@ def test_nothing_moves_without_attention():
     net = SEResNet(18, base_channels=8).eval()
     with torch.no_grad(), summed(net) as sums:
         net(torch.randn(1, 3, 32, 32))
-    assert (dose(sums, {}), of_network({}, 'moved')) == ({}, 0.0)
+    assert (dose(sums, Start({}, {})), of_network({}, 'moved')) == ({}, 0.0)
+
+
+def test_gates_that_vary_from_the_start_have_not_moved_by_that():
+    """Attention as torch draws it: what counts is how mean and deviation have changed."""
+    net, images = network('se'), torch.randn(4, 3, 32, 32)
+    with torch.no_grad(), summed(net) as sums:
+        net(images)
+    rows = dose(sums, Start.of(sums))
+    assert of_network(rows, 'moved') < 1e-6 < of_network(rows, 'over_images')
+    start = Start.of(sums)
+    wider = Start(start.mean, {name: 0.5 * value for name, value in start.deviation.items()})
+    for name, row in dose(sums, wider).items():
+        by_hand = (0.5 * start.deviation[name] / start.mean[name]).square().mean().sqrt()
+        assert row['moved'] == pytest.approx(float(by_hand), rel=1e-6)
+
+
+def test_an_alpha_of_zero_can_be_held():
+    net = network({'residual': True, 'learnable_alpha': True, 'alpha': 0.0})
+    for _, block in net.attention_blocks():
+        nn.init.zeros_(block.attention.alpha)
+    image = torch.randn(1, 3, 32, 32)
+    ones = {name: torch.ones(b.attention.in_channels) for name, b in net.attention_blocks()}
+    with torch.no_grad():
+        before = net(image)
+        with held(net, ones):
+            after = net(image)
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_two_backbones_keep_their_names():
+    pair = nn.ModuleDict({'colour': network('se'), 'depth': network('se_max')})
+    with torch.no_grad(), summed(pair) as sums:
+        for net in pair.values():
+            net(torch.randn(1, 3, 32, 32))
+    assert len(sums) == 16
+    assert {name.partition('.layer')[0] for name in sums} == {'colour', 'depth'}

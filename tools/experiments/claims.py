@@ -52,6 +52,8 @@ CLAIMS: tuple[tuple[str, str, str, str], ...] = tuple(
         ('Residual gating steadies training', 'steadiness', 'residual gating at x 16'),
     )
 )
+# Claims that are not about the metric of the task.
+OUTCOMES = {'Residual gating steadies training': 'diverged'}
 OPEN_CLAIMS = {
     'the same on BCCD': '`configs/ablations/squeeze_x_residual_bccd.py`: no trials yet',
     'the same on CamVid': '`configs/ablations/squeeze_x_residual_camvid.py`: no trials yet',
@@ -94,8 +96,11 @@ def rows() -> list[Row]:
             table.append(Row(said, config, ('-', '-', 'no trials yet', '')))
             continue
         (task,) = found[study].tasks
-        contrast = next(c for c in task.contrasts if c.name == name)
-        link = f'[{study}](ablations/{study}/report.md), {name}'
+        outcome = OUTCOMES.get(said.partition(' (')[0], '')
+        contrast = next(
+            c for c in (*task.contrasts, *task.secondary) if (c.outcome, c.name) == (outcome, name)
+        )
+        link = f'[{study}](ablations/{study}/report.md), {name}{outcome and ": "}{outcome}'
         effect = f'{_effect(task, contrast)}; {len(contrast.estimate.differences)} seeds'
         table.append(Row(said, link, (_dose(task, study, name), effect, contrast.verdict, silent)))
     return table
@@ -105,20 +110,24 @@ def _effect(task: TaskSummary, contrast: ContrastSummary) -> str:
     low, high = contrast.estimate.t_interval
     if not math.isfinite(low):
         return '-'
-    values = (f'{value:+.{task.digits - 1}f}' for value in (contrast.estimate.mean, low, high))
+    digits = max(1, contrast.digits - 1)
+    values = (f'{value:+.{digits}f}' for value in (contrast.estimate.mean, low, high))
     mean, low_text, high_text = values
-    return f'{mean} ({low_text} to {high_text}) {task.metric_label}'
+    unit = contrast.outcome or task.metric_label
+    return f'{mean} ({low_text} to {high_text}, {contrast.coverage}) {unit}'
 
 
 def _dose(task: TaskSummary, study: str, contrast: str) -> str:
     arms = {arm.name: arm for arm in task.arms}
     plan = read_plan(RESULTS / 'ablations' / study)
     weights = next(c.weights for c in plan.contrasts if c.name == contrast)
-    moved, looks = (
-        min(d for arm in weights if (d := arms[arm].median_dose(key)) is not None)
+    doses = [
+        [d for arm in weights if (d := arms[arm].median_dose(key)) is not None]
         for key in ('moved', 'over_images')
-    )
-    return f'{moved:.2f}, {looks:.3f} by the image'
+    ]
+    if not all(doses):
+        return '-'
+    return f'{min(doses[0]):.2f}, {min(doses[1]):.3f} by the image'
 
 
 def owed() -> str:

@@ -10,7 +10,12 @@ from mmengine.logging import print_log
 from mmse.engine.config.find import find_config, own_names_in_bases
 from mmse.engine.config.override import override
 from mmse.engine.config.own_data import apply_own_data
-from mmse.engine.config.swap import give_attention_a_rate, parse_attention, swap_backbone
+from mmse.engine.config.swap import (
+    give_attention_a_rate,
+    has_attention,
+    parse_attention,
+    swap_backbone,
+)
 from mmse.utils.dependencies import require, require_numpy
 from mmse.utils.errors import UserError
 
@@ -40,6 +45,10 @@ def load_config(
         changes = swap_backbone(cfg, parse_attention(attention), attention_lr_mult)
         print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
     elif attention_lr_mult is not None:
+        if not has_attention(cfg):
+            raise UserError(
+                '--attention-lr-mult: no backbone of the config has attention; give --attention'
+            )
         print_log(give_attention_a_rate(cfg, attention_lr_mult)[0], 'current')
     override(cfg, overrides or {}, name)
     apply_own_data(cfg, name)

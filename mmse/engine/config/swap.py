@@ -55,7 +55,7 @@ def swap_backbone(cfg: Config, attention: Any, lr_mult: float | None = None) -> 
             backbone is refused.
         attention: What the backbones' blocks get; see ``mmse.models.SEResNet``.
         lr_mult: The attention's learning rate over that of its block; None leaves it to the
-            config. docs/choosing.md says which to take.
+            config. docs/choosing.md says which to take. A training refuses it beside OneCycleLR.
 
     Returns:
         One line for each change: ``place: old -> new``.
@@ -95,6 +95,15 @@ def swap_backbone(cfg: Config, attention: Any, lr_mult: float | None = None) -> 
     if steered:
         cfg['optim_wrapper'] = wrapper
     return [line for swap in swaps for line in swap.lines] + steered
+
+
+def has_attention(cfg: Config) -> bool:
+    """Whether a backbone of ours in a config has attention."""
+    return any(
+        node.get('attention') is not None
+        for _, node, _ in _typed(cfg.get('model'), 'model', 'mmengine')
+        if _type_name(node['type']) in REPLACEMENTS.values()
+    )
 
 
 def give_attention_a_rate(cfg: Config, lr_mult: float) -> list[str]:
