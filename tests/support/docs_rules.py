@@ -134,6 +134,7 @@ RULES: dict[str, tuple[Callable[[list[str]], Any], str]] = {
     r'srun ': (parse_only, 'needs a cluster'),
     r'python .*--device cuda': (parse_only, 'needs a GPU'),
     r'python tools/experiments/': (parse_only, 'takes hours'),
+    r'python tools/ablate\.py run \S+_(coco|ade20k)\.py': (parse_only, 'takes weeks'),
     r'python tools/train\.py configs/classification/': (
         lambda argv: (ROOT / argv[2]).is_file(),
         'is what tests/engine/test_classification.py does',

@@ -110,13 +110,15 @@ def filled(command: str) -> list[str]:
 
 
 def start_trial(folder: Path, environment: dict[str, str]) -> SimpleNamespace:
-    """Run the first trial of a study in a fork of this process.
+    """Run the first trial without attention, and the first with it, in a fork of this process.
 
-    The other trials get its results; the commands of a page treat them all alike.
+    The other trials get the results of one of them; the commands of a page treat them all alike.
     """
     cfg = Config.fromfile(folder / 'config.py').ablation
     record = Path(cfg.record)
-    if first := next(record.parent.glob('*.json'), None):
+    like = '*plain*' if cfg.head.arm == 'plain' else '*'
+    alike = (file for file in record.parent.glob(like) if like != '*' or 'plain' not in file.name)
+    if first := next(alike, None):
         write_json(record, {**json.loads(first.read_text()), **cfg.head})
         code: int | None = 0
     else:
