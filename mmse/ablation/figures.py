@@ -190,9 +190,10 @@ def _draw_stages(axes: Axes, arm: ArmSummary, name: str) -> None:
 FIGURES = {
     'contrasts': (
         draw_contrasts,
-        "Contrasts: mean of the paired differences with its 95% intervals, by Student's t (thick "
-        'line) and by the bootstrap (thin line). Filled dots: registered beforehand; hollow dots: '
-        'exploratory. Shaded: effects below the smallest effect of interest.',
+        "Contrasts: mean of the paired differences with its intervals, by Student's t (thick line) "
+        'and by the bootstrap (thin line), which cover as the look allows. Filled dots: registered '
+        'beforehand; hollow dots: exploratory. Shaded: effects below the smallest effect of '
+        'interest.',
     ),
     'dose': (
         draw_dose,

@@ -25,6 +25,7 @@ from mmse.ablation.trial import BUSY, DIVERGED, LOG, Assignment
 from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.checkpoints.safe_load import checked
 from mmse.engine.preflight import preflight
+from mmse.utils.files import write_text
 from mmse.utils.text import duration
 
 LAST_LINES = 20
@@ -173,9 +174,7 @@ def freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) -> 
     )
     cfg.ablation = asdict(assignment)
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / 'config.part.py'
-    cfg.dump(part)
-    part.replace(folder / 'config.py')
+    write_text(folder / 'config.py', cfg.pretty_text)  # whole, also beside another run's
 
 
 def _failure(trial: Trial, folder: Path, code: int) -> FailedTrial:
