@@ -156,7 +156,8 @@ def write_label_map(
     image = PIL.Image.fromarray(labels.astype(np.uint8), mode='P')
     image.putpalette([value for colour in palette[:256] for value in colour])
     with replacing(path) as part:
-        image.save(part, format='PNG')
+        # With few colours Pillow would write 4 bits a pixel, and 255 would be read as 15.
+        image.save(part, format='PNG', bits=8)
 
 
 def _entries(found: InstanceData) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -66,7 +66,7 @@ def test_the_page_sorts_expands_and_fits(page, simulated, request):
     log.locator('summary').click()
     assert '<script>alert(1)</script>' in log.locator('pre').inner_text()
     widths = page.locator('img').evaluate_all('images => images.map(i => i.naturalWidth)')
-    assert len(widths) == 5
+    assert len(widths) == 6
     assert min(widths) > 500
     page.screenshot(path=str(simulated / 'page.png'), full_page=True)
     assert (simulated / 'page.png').stat().st_size > 50_000

@@ -22,6 +22,7 @@ from mmse.datasets.scenes import CLASSES
 from mmse.datasets.shapes import SEG_PALETTE
 from mmse.engine import run
 from mmse.engine.predict import predict
+from mmse.engine.results import write_label_map
 from mmse.utils.errors import UserError
 
 pytest_plugins = ('support.trained',)
@@ -128,6 +129,15 @@ def test_label_maps_have_the_labels_and_colours(trained: Models, tmp_path: Path)
     one = np.asarray(Image.open(tmp_path / 'one/labels' / f'{files[-1].stem}.png'))
     assert set(np.unique(one)) <= {label, 255}
     assert not (tmp_path / 'one/pictures').exists()
+
+
+@pytest.mark.parametrize('classes', [2, 4, 16, 17, 256])
+def test_label_maps_keep_every_label(classes: int, tmp_path: Path) -> None:
+    """Also the ignored one, beside a palette of few colours."""
+    labels = np.array([[0, 1, 255], [classes - 1, 255, 0]])
+    write_label_map(labels, tmp_path / 'a/b.png', [(i, i, i) for i in range(classes)])
+    with Image.open(tmp_path / 'a/b.png') as image:
+        assert np.array_equal(np.asarray(image), labels)
 
 
 def test_images_that_cannot_be_read_do_not_end_the_others(

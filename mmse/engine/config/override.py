@@ -73,7 +73,12 @@ def _check_overrides(cfg: Config, overrides: Mapping[str, Any]) -> None:
         head = key.split('.')[0]
         if head in MEANINGFUL:
             continue
-        places = [place for place, _ in walk(cfg) if place.endswith(f'.{key}')]
+        # Custom keys are parts of the names of parameters, and not of the config.
+        places = [
+            place
+            for place, _ in walk(cfg)
+            if place.endswith(f'.{key}') and '.custom_keys.' not in place
+        ]
         hint = f': override {" or ".join(places[:3])}' if places else ''
         if near := difflib.get_close_matches(head, MEANINGFUL & set(cfg), n=1):
             hint = hint or f'; did you mean {near[0]}?'
