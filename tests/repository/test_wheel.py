@@ -119,7 +119,7 @@ def test_planning_an_ablation_with_the_installed_tools(
     name = 'mmse::ablations/squeeze_x_residual_seg.py'
     out = ends_well(python(site / 'mmse/.mim/tools/ablate.py', 'plan', name))
     assert 'Task squeeze_x_residual_seg: mIoU of configs/fcn_se_r50.py' in out
-    assert '40 trials: 5 arms x 1 tasks x 8 seeds; results version' in out
+    assert '80 trials: 5 arms x 1 tasks x 16 seeds; results version' in out
     assert 'squeeze_x_residual_seg: 0 of 80 trials have ended' in out
     assert 'a trial takes about' in out
 
