@@ -1,5 +1,6 @@
 """Secondary outcomes: what else is compared besides the metric of the last validation."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,12 +42,21 @@ def parse_outcome(name: str, given: Any, where: str) -> Outcome:
     """
     if not isinstance(given, Mapping) or set(given) != {'of', 'smallest_effect'}:
         raise UserError(f'{where}: {given!r} given; allowed: dict(of=..., smallest_effect=...)')
-    of, smallest = given['of'], given['smallest_effect']
-    if not isinstance(smallest, int | float) or smallest <= 0:
-        raise UserError(f'{where}.smallest_effect: {smallest!r} given; allowed: a number above 0')
+    of, smallest = given['of'], positive(given['smallest_effect'], f'{where}.smallest_effect')
     if not isinstance(of, str) or (of.startswith('steps') and target_of(of) is None):
         raise UserError(f'{where}.of: {of!r} given; allowed: {KINDS}')
-    return Outcome(name, of, float(smallest))
+    return Outcome(name, of, smallest)
+
+
+def positive(value: Any, where: str) -> float:
+    """A finite number above 0 of a config.
+
+    Raises:
+        UserError: It is none; the sentence begins with ``where``.
+    """
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f'{where}: {value!r} given; allowed: a number above 0')
+    return float(value)
 
 
 def is_metric(outcome: Outcome) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
 from mmse.ablation.looks import check_looks
-from mmse.ablation.outcomes import Outcome, parse_outcome
+from mmse.ablation.outcomes import Outcome, parse_outcome, positive
 from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
@@ -160,7 +160,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
         seeds=seeds,
         start=_one_of(raw.get('start', 'identity'), STARTS, 'start'),
         looks=check_looks(raw.get('looks'), len(seeds)),
-        smallest_dose=_positive(raw.get('smallest_dose', SMALLEST_DOSE), 'smallest_dose'),
+        smallest_dose=positive(raw.get('smallest_dose', SMALLEST_DOSE), 'smallest_dose'),
         pilot=None if raw.get('pilot') is None else _one_of(raw['pilot'], list(named), 'pilot'),
     )
 
@@ -195,13 +195,13 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
         name,
         raw['base'],
         raw['metric'],
-        _positive(raw['smallest_effect'], f'{where}smallest_effect'),
+        positive(raw['smallest_effect'], f'{where}smallest_effect'),
         raw.get('overrides', {}),
         [
             parse_outcome(outcome, given, f'{where}secondary.{outcome}')
             for outcome, given in raw.get('secondary', {}).items()
         ],
-        _positive(raw['attention_lr_mult'], f'{where}attention_lr_mult')
+        positive(raw['attention_lr_mult'], f'{where}attention_lr_mult')
         if raw.get('attention_lr_mult') is not None
         else None,
     )
@@ -266,12 +266,6 @@ def _seeds(given: Any) -> list[int]:
 def _check_keys(raw: Mapping[str, Any], allowed: set[str], where: str) -> None:
     if unknown := sorted(set(raw) - allowed):
         raise UserError(f'{where}unknown key {unknown[0]}' + nearest(unknown[0], sorted(allowed)))
-
-
-def _positive(value: Any, where: str) -> float:
-    if not isinstance(value, int | float) or value <= 0:
-        raise UserError(f'{where}: {value!r} given; allowed: a number above 0')
-    return float(value)
 
 
 def _one_of(value: Any, allowed: Sequence[str], where: str) -> Any:

@@ -250,6 +250,8 @@ def test_each_family_is_corrected_for_all_that_is_registered_in_it():
         ({'of': 'm'}, r'dict\(of=\.\.\., smallest_effect'),
         ({'of': 'steps to x', 'smallest_effect': 1}, r"of: 'steps to x' given"),
         ({'of': 'm', 'smallest_effect': 0}, r'smallest_effect: 0 given'),
+        ({'of': 'm', 'smallest_effect': float('nan')}, r'smallest_effect: nan given'),
+        ({'of': 'm', 'smallest_effect': float('inf')}, r'smallest_effect: inf given'),
     ],
 )
 def test_wrong_outcomes_are_named(given, message):

@@ -100,6 +100,7 @@ def test_it_holds_in_pure_python_configs_and_says_so(capsys):
     [
         (config(), 0, 'times 0 given; allowed: above 0'),
         (config(), float('nan'), 'times nan given'),
+        (config(), float('inf'), 'times inf given'),
         (config(constructor='LayerDecayOptimizerConstructor'), 2.0, 'LayerDecayOptimizer.* sets'),
         (Config({'model': {'backbone': {'type': 'mmdet.ResNet', 'depth': 18}}}), 2.0, 'optim_wrap'),
     ],

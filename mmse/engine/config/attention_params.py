@@ -5,6 +5,7 @@ all its factors. A key that is added must therefore carry the factors of the key
 won.
 """
 
+import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def set_attention_rate(wrapper: Any, blocks: Sequence[str], factor: float) -> li
     Raises:
         UserError: The factor is not above 0, or the wrapper's constructor sets the rates itself.
     """
-    if not factor > 0:
+    if not 0 < factor < math.inf:
         raise UserError(f'learning rate of the attention: times {factor} given; allowed: above 0')
     if not isinstance(wrapper, MutableMapping) or 'optimizer' not in wrapper:
         raise UserError('optim_wrapper has no optimizer whose learning rates could be set')
