@@ -7,17 +7,44 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmse.ablation.trial import LOG
+from mmse.ablation.trial import BUSY, LOG
 from mmse.utils.errors import UserError
 
 Ended = Iterator[tuple[Path, int]]
+Engine = Callable[[Sequence[Path]], Ended]
+
+BUSY_WAIT_S = 5
+
+
+def until_ended(engine: Engine, folders: Sequence[Path]) -> Ended:
+    """Run trials, and wait for those that another process runs.
+
+    Args:
+        engine: Runs working folders and yields each with its exit code as it ends.
+        folders: The trials' working folders, in the order to start them.
+
+    Yields:
+        Folder and exit code of each trial as it ends; never ``BUSY``.
+    """
+    waiting = folders
+    while waiting:
+        busy = []
+        for folder, code in engine(waiting):
+            if code == BUSY:
+                busy.append(folder)
+            else:
+                yield folder, code
+        if busy:
+            print(f'{len(busy)} trials are run by another process: waiting for them', flush=True)
+            time.sleep(BUSY_WAIT_S)
+        waiting = busy
 
 
 def start_trial(

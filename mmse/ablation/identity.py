@@ -8,11 +8,13 @@ import copy
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from mmse.ablation.backbones import our_backbones, resolved_attention
+from mmse.engine.config import walk
 from mmse.engine.config.override import MEANINGFUL
 
 # Raise it by one when the same config, seed and data train to other numbers than before, beyond
@@ -94,6 +96,26 @@ def recipe_of(cfg: Config, start: str) -> str:
         for backbone in resolved_attention(cfg)
     ]
     return digest([shaping_part(cfg), attention, start])
+
+
+def weight_files(cfg: Config) -> dict[str, str]:
+    """The local files that a training's weights come from, each with a hash of its content.
+
+    Args:
+        cfg: The full training config. Weights that have to be downloaded are known by their name,
+            which is part of the recipe.
+    """
+    named = {'load_from': cfg.get('load_from')}
+    named |= {
+        place: value
+        for place, value in walk({'model': cfg.model})
+        if place.endswith(('.checkpoint', '.pretrained'))
+    }
+    return {
+        place: hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        for place, file in named.items()
+        if isinstance(file, str) and Path(file).is_file()
+    }
 
 
 def trial_id(task: str, arm: str, seed: int, recipe: str, data: str) -> str:

@@ -8,19 +8,22 @@ never written down.
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmse.ablation.backbones import resolved_attention
 from mmse.ablation.engines import run_locally
+from mmse.ablation.folders import Folders, freeze
+from mmse.ablation.pretraining import pretrain
 from mmse.ablation.records import FinishedTrial, read_trial
-from mmse.ablation.scheduler import Folders, freeze
 from mmse.ablation.study import Study
 from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
 
 SEED = 10_000  # of no study
+one_at_a_time = partial(run_locally, workers=1)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> No
         pair = arms_of(study, variants, task.name)
         with TemporaryDirectory() as records:
             trials = trials_of(pair, [SEED])
+            pretrain(trials, folders.work, one_at_a_time)
             plain, attended = (_train(trial, folders, Path(records)) for trial in trials)
         if attended.dose is None:
             raise UserError(f'{attended.arm} is compiled: its dose cannot be recorded')
@@ -108,7 +112,7 @@ def _train(trial: Trial, folders: Folders, records: Path) -> FinishedTrial:
     folder = folders.work / f'pilot-{trial.id}'
     record = records / f'{trial.id}.json'
     freeze(trial, folder, record, keep_checkpoints=False)
-    ((_, code),) = run_locally([folder], workers=1)
+    ((_, code),) = one_at_a_time([folder])
     done = read_trial(record)
     if not isinstance(done, FinishedTrial):
         raise UserError(f'the pilot {folder} ended with exit code {code}; its log.txt says why')

@@ -15,14 +15,30 @@ from mmse.utils.files import read_json, write_json
 
 
 @dataclass(frozen=True)
+class PlannedPretraining:
+    """What gives the backbones' weights; see ``mmse.ablation.tasks.Pretraining``.
+
+    Args:
+        base: The training config.
+        metric: The metric that says how good the network has become.
+        config: The full training config, as text.
+    """
+
+    base: str
+    metric: str
+    config: str
+
+
+@dataclass(frozen=True)
 class PlannedTask:
-    """A task; see ``mmse.ablation.study.Task``."""
+    """A task; see ``mmse.ablation.tasks.Task``."""
 
     name: str
     base: str
     metric: str
     smallest_effect: float
     secondary: Sequence[Outcome] = ()
+    pretraining: PlannedPretraining | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,13 @@ class Plan:
         }
         typed = {key: [row(**r) for r in raw[key]] for key, row in rows.items()}
         tasks = [
-            replace(task, secondary=[Outcome(**outcome) for outcome in task.secondary])
+            replace(
+                task,
+                secondary=[Outcome(**outcome) for outcome in task.secondary],
+                pretraining=PlannedPretraining(**vars_of)
+                if (vars_of := task.pretraining)
+                else None,
+            )
             for task in typed['tasks']
         ]
         # Plans once had one look, and said nothing of the dose.
@@ -141,8 +163,15 @@ def plan_of(study: Study, trials: Sequence[Trial]) -> Plan:
         counted=study.seeds[: study.looks[-1]],
         smallest_dose=study.smallest_dose,
         tasks=[
-            PlannedTask(t.name, t.base, t.metric, t.smallest_effect, t.secondary)
-            for t in study.tasks
+            PlannedTask(
+                task.name,
+                task.base,
+                task.metric,
+                task.smallest_effect,
+                task.secondary,
+                _planned_pretraining(task.name, trials),
+            )
+            for task in study.tasks
         ],
         arms=[PlannedArm(arm.name, dict(arm.levels)) for arm in study.arms],
         factors=dict(study.factors),
@@ -163,6 +192,13 @@ def plan_of(study: Study, trials: Sequence[Trial]) -> Plan:
             if trial.seed == study.seeds[0]
         ],
     )
+
+
+def _planned_pretraining(task: str, trials: Sequence[Trial]) -> PlannedPretraining | None:
+    variant = next(t.variant.pretraining for t in trials if t.variant.task.name == task)
+    if variant is None:
+        return None
+    return PlannedPretraining(variant.task.base, variant.task.metric, variant.cfg.pretty_text)
 
 
 def update_plan(folder: Path, plan: Plan) -> Plan:

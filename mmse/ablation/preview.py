@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmse.ablation.folders import Folders
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.looks import LEVEL, levels
 from mmse.ablation.pilot import read_pilot
-from mmse.ablation.scheduler import Folders
 from mmse.ablation.stats import reach
-from mmse.ablation.study import Study, Task
+from mmse.ablation.study import Study
+from mmse.ablation.tasks import Task
 from mmse.ablation.timing import trial_seconds
 from mmse.ablation.variants import Variant, resolve, trials_of
 from mmse.utils.errors import UserError
@@ -90,13 +91,23 @@ def _print_time(study: Study, task: Task, variants: Sequence[Variant], results: 
     try:
         trials = trials_of(variants, study.seeds)
         one = trial_seconds(variants[0].cfg)
+        before = variants[0].pretraining
+        first = trial_seconds(before.cfg) if before else 0.0
     except UserError as error:
         print(f'{name}: what has ended and how long a trial takes is not known: {error}')
         return 0.0
     folders = Folders(results, Path())
-    left = sum(not folders.record(trial).is_file() for trial in trials)
+    waiting = [trial for trial in trials if not folders.record(trial).is_file()]
+    left = len(waiting)
     print(
         f'{name}: {len(trials) - left} of {len(trials)} trials have ended, on data '
         f'{trials[0].data[:12]}; a trial takes about {duration(one)}, measured here in one process'
     )
-    return one * left
+    if before is None:
+        return one * left
+    seeds = len({trial.seed for trial in waiting})
+    print(
+        f'{name}: the arms of a seed start from a plain network trained on {before.task.base}, '
+        f'about {duration(first)} a seed'
+    )
+    return one * left + first * seeds

@@ -76,6 +76,8 @@ class FinishedTrial(TrialRecord):
         dose_curve: (Iteration, ``'moved'``, ``'over_images'``) of the network at every validation.
         knock_out: The metrics of the trained network with every gain held constant over the
             images: at its ``'start'``, and at its ``'mean'`` over the validation images.
+        pretraining: All metrics of the last validation of the training that gave the backbone's
+            weights; empty without one.
         cpu_threads: torch's number of threads.
         log: What it logged of its iterations, and what it warned of.
     """
@@ -96,6 +98,7 @@ class FinishedTrial(TrialRecord):
     dose: Mapping[str, Mapping[str, float]] | None = None
     dose_curve: Sequence[Sequence[float]] = ()
     knock_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pretraining: Mapping[str, float] = field(default_factory=dict)
 
     def dose_of(self, key: str) -> float | None:
         """The dose of the network; None if it has no attention, or none was recorded.

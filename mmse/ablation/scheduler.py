@@ -2,58 +2,37 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from mmengine.config import Config
-
-from mmse.ablation.engines import Ended
-from mmse.ablation.identity import RESULTS_VERSION
+from mmse.ablation.engines import Engine, until_ended
+from mmse.ablation.folders import Folders, freeze, head_of
 from mmse.ablation.plan import Plan, plan_of, update_plan
+from mmse.ablation.pretraining import check_fit, pretrain
 from mmse.ablation.provenance import environment, source_commit
 from mmse.ablation.records import (
     FailedTrial,
     FinishedTrial,
-    TrialHead,
     of_other_data,
     read_trial,
     read_trials,
 )
 from mmse.ablation.study import Study
-from mmse.ablation.trial import BUSY, DIVERGED, LOG, Assignment
+from mmse.ablation.trial import DIVERGED, LOG
 from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.checkpoints.safe_load import checked
 from mmse.engine.preflight import preflight
-from mmse.utils.files import write_text
 from mmse.utils.text import duration
 
 LAST_LINES = 20
-BUSY_WAIT_S = 5
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a study lives.
-
-    Args:
-        results: Its plan, trial files and report, which are worth keeping.
-        work: A working folder for each trial: config, log and checkpoints.
-    """
-
-    results: Path
-    work: Path
-
-    def record(self, trial: Trial) -> Path:
-        """The trial's file."""
-        return self.results / 'trials' / f'{trial.id}.json'
 
 
 def run(
     study: Study,
     variants: Sequence[Variant],
     folders: Folders,
-    engine: Callable[[Sequence[Path]], Ended],
+    engine: Engine,
     *,
     retry_failed: bool = False,
     keep_checkpoints: bool = False,
@@ -73,7 +52,7 @@ def run(
         The names of the trials that have failed, now or before.
 
     Raises:
-        UserError: The data or a config of a task cannot be used.
+        UserError: The data or a config of a task cannot be used, or a pretraining failed.
     """
     trials = trials_of(variants, study.seeds)
     plan = update_plan(folders.results, plan_of(study, trials))
@@ -89,30 +68,30 @@ def run(
     print(f'{len(trials)} trials, {len(trials) - len(waiting) - len(failed)} finished before')
     if waiting:
         for task in study.tasks:
-            preflight(_first(variants, task.name), ('train', 'val'), whole_checkpoint=False)
+            _check_task(next(v for v in variants if v.task.name == task.name))
         checked.clear()
+    pretrain(list(waiting.values()), folders.work, engine)
     for folder, trial in waiting.items():
         freeze(trial, folder, folders.record(trial), keep_checkpoints)
     progress = _Progress(study, len(trials), len(trials) - len(waiting))
-    while waiting:
-        busy: dict[Path, Trial] = {}
-        for folder, code in engine(list(waiting)):
-            trial, file = waiting[folder], folders.record(waiting[folder])
-            if code == BUSY:
-                busy[folder] = trial
-                continue
-            record = read_trial(file)
-            if record is None or (code != 0 and isinstance(record, FailedTrial)):
-                record = _failure(trial, folder, code)
-                record.write(file)
-            progress.tell(record)
-            if isinstance(record, FailedTrial):
-                failed.append(trial.id)
-        if busy:
-            print(f'{len(busy)} trials are run by another process: waiting for them', flush=True)
-            time.sleep(BUSY_WAIT_S)
-        waiting = busy
+    for folder, code in until_ended(engine, list(waiting)):
+        trial, file = waiting[folder], folders.record(waiting[folder])
+        record = read_trial(file)
+        if record is None or (code != 0 and isinstance(record, FailedTrial)):
+            record = _failure(trial, folder, code)
+            record.write(file)
+        progress.tell(record)
+        if isinstance(record, FailedTrial):
+            failed.append(trial.id)
     return failed
+
+
+def _check_task(first: Variant) -> None:
+    """Check what the trials of a task need, by its first arm."""
+    model = preflight(copy.deepcopy(first.cfg), ('train', 'val'), whole_checkpoint=False)
+    if (before := first.pretraining) is not None:
+        plain = preflight(copy.deepcopy(before.cfg), ('train', 'val'), whole_checkpoint=False)
+        check_fit(plain.module, model.module, before.task.base)
 
 
 def _tell_changes(plan: Plan, folders: Folders) -> None:
@@ -132,56 +111,11 @@ def _tell_changes(plan: Plan, folders: Folders) -> None:
         )
 
 
-def _first(variants: Sequence[Variant], task: str) -> Config:
-    return copy.deepcopy(next(v.cfg for v in variants if v.task.name == task))
-
-
-def _head(trial: Trial) -> TrialHead:
-    variant = trial.variant
-    return TrialHead(
-        id=trial.id,
-        task=variant.task.name,
-        arm=variant.arm.name,
-        seed=trial.seed,
-        recipe=variant.recipe,
-        results_version=RESULTS_VERSION,
-        data=trial.data,
-    )
-
-
-def freeze(trial: Trial, folder: Path, record: Path, keep_checkpoints: bool) -> None:
-    """Write the config that the trial's process reads; one that runs is left alone."""
-    cfg = copy.deepcopy(trial.variant.cfg)
-    cfg.work_dir = str(folder)
-    cfg.experiment_name = trial.id
-    cfg.launcher = 'none'
-    cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': trial.seed}
-    hooks = cfg.get('custom_hooks') or []
-    if not any(hook['type'] == 'mmse.IterationSeedHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, {'type': 'mmse.IterationSeedHook'}]
-    cfg.default_hooks = cfg.get('default_hooks') or {}
-    cfg.default_hooks.checkpoint = {
-        'type': 'CheckpointHook',
-        **(cfg.default_hooks.get('checkpoint') or {}),
-        'max_keep_ckpts': 2,  # MMEngine removes the oldest before the newest is whole
-    }
-    assignment = Assignment(
-        head=_head(trial),
-        record=str(record.resolve()),
-        metric=trial.variant.task.metric,
-        start=trial.variant.start,
-        keep_checkpoints=keep_checkpoints,
-    )
-    cfg.ablation = asdict(assignment)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / 'config.py', cfg.pretty_text)  # whole, also beside another run's
-
-
 def _failure(trial: Trial, folder: Path, code: int) -> FailedTrial:
     """How a trial has failed."""
     log = (folder / LOG).read_text(encoding='utf-8', errors='replace').splitlines()
     return FailedTrial(
-        **asdict(_head(trial)),
+        **asdict(head_of(trial)),
         environment=environment(),
         commit=source_commit(),
         reason=f'ended by signal {-code}' if code < 0 else f'exit code {code}',

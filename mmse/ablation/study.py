@@ -12,19 +12,11 @@ from typing import Any
 
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
 from mmse.ablation.looks import check_looks
-from mmse.ablation.outcomes import Outcome, parse_outcome, positive
+from mmse.ablation.outcomes import positive
+from mmse.ablation.tasks import TASK_KEYS, Task, check_keys, parse_tasks
 from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
-from mmse.utils.text import nearest
 
-TASK_KEYS = {
-    'attention_lr_mult',
-    'base',
-    'metric',
-    'overrides',
-    'secondary',
-    'smallest_effect',
-}
 KEYS = TASK_KEYS | {
     'arms',
     'baseline',
@@ -43,31 +35,6 @@ GRIDS = ('full', 'one_at_a_time')
 STARTS = ('identity', 'default')
 # A branch whose gain has moved by less than a twentieth is still nearly that of a plain network.
 SMALLEST_DOSE = 0.05
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every arm is trained on.
-
-    Args:
-        name: Its name, empty if it is the only one.
-        base: The training config, as tools/train.py takes it.
-        metric: The metric that is compared, by the name that the evaluator of ``base`` gives it;
-            its value in the last validation counts, and larger is better.
-        smallest_effect: The smallest difference of the metric that matters, in the metric's unit.
-        overrides: Dotted keys of ``base`` with the values that every arm gets.
-        secondary: What else is compared.
-        attention_lr_mult: The attention's learning rate over that of its block; None leaves it to
-            ``base``.
-    """
-
-    name: str
-    base: str
-    metric: str
-    smallest_effect: float
-    overrides: Mapping[str, Any]
-    secondary: Sequence[Outcome] = ()
-    attention_lr_mult: float | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +76,9 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Its keys are
 
-    - ``base``, ``metric``, ``smallest_effect``, ``overrides``, ``secondary`` and
-      ``attention_lr_mult`` of the task; or, for several tasks, ``tasks``: by name, a dict of these;
+    - ``base``, ``metric``, ``smallest_effect``, ``overrides``, ``secondary``,
+      ``attention_lr_mult`` and ``pretraining`` of the task, see ``mmse.ablation.tasks.Task``; or,
+      for several tasks, ``tasks``: by name, a dict of these;
     - ``factors``: by factor and level, the dict of overrides that the level stands for;
     - ``baseline``: the level of each factor that the other levels are compared with;
     - ``grid``: ``'full'`` for all combinations of levels, or ``'one_at_a_time'`` for those that
@@ -140,7 +108,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     except Exception as error:  # keys and values are the user's: anything can go wrong
         raise UserError(f'{path} could not be read: {type(error).__name__}: {error}') from error
     raw: dict[str, Any] = cfg.to_dict()
-    _check_keys(raw, KEYS, f'{path}: ')
+    check_keys(raw, KEYS, f'{path}: ')
     if 'factors' not in raw and 'arms' not in raw:
         raise UserError(f'{path}: there is nothing to compare: give factors, arms or both')
     factors = {name: dict(levels) for name, levels in raw.get('factors', {}).items()}
@@ -150,7 +118,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     seeds = _seeds(raw.get('seeds'))
     return Study(
         name=study_name(path),
-        tasks=_tasks(raw, str(path)),
+        tasks=parse_tasks(raw, str(path)),
         factors={name: list(levels) for name, levels in factors.items()},
         arms=arms,
         contrasts=[
@@ -174,37 +142,6 @@ def arm_name(levels: Mapping[str, str], baseline: Mapping[str, str]) -> str:
     """The name of an arm of the grid: its levels, those of ``baseline`` left out."""
     parts = [f'{f}={level}' for f, level in levels.items() if baseline.get(f) != level]
     return ', '.join(parts) or 'baseline'
-
-
-def _tasks(raw: Mapping[str, Any], path: str) -> list[Task]:
-    if 'tasks' not in raw:
-        return [_task('', {k: raw[k] for k in TASK_KEYS if k in raw}, f'{path}: ')]
-    if twice := sorted(TASK_KEYS & set(raw)):
-        raise UserError(f'{path}: {twice[0]} stands beside tasks: move it into each of them')
-    if not raw['tasks']:
-        raise UserError(f'{path}: tasks is empty')
-    return [_task(name, task, f'{path}: tasks.{name}.') for name, task in raw['tasks'].items()]
-
-
-def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
-    _check_keys(raw, TASK_KEYS, where)
-    for key in ('base', 'metric', 'smallest_effect'):
-        if key not in raw:
-            raise UserError(f'{where}{key} is missing')
-    return Task(
-        name,
-        raw['base'],
-        raw['metric'],
-        positive(raw['smallest_effect'], f'{where}smallest_effect'),
-        raw.get('overrides', {}),
-        [
-            parse_outcome(outcome, given, f'{where}secondary.{outcome}')
-            for outcome, given in raw.get('secondary', {}).items()
-        ],
-        positive(raw['attention_lr_mult'], f'{where}attention_lr_mult')
-        if raw.get('attention_lr_mult') is not None
-        else None,
-    )
 
 
 def _baseline(factors: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]) -> dict[str, str]:
@@ -261,11 +198,6 @@ def _seeds(given: Any) -> list[int]:
     ):
         raise UserError(f'seeds: {given!r} given; allowed: a number of seeds, or a list of them')
     return list(seeds)
-
-
-def _check_keys(raw: Mapping[str, Any], allowed: set[str], where: str) -> None:
-    if unknown := sorted(set(raw) - allowed):
-        raise UserError(f'{where}unknown key {unknown[0]}' + nearest(unknown[0], sorted(allowed)))
 
 
 def _one_of(value: Any, allowed: Sequence[str], where: str) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmse.ablation.looks import LEVEL
-from mmse.ablation.plan import Plan, PlannedTask, read_plan
+from mmse.ablation.plan import Plan, PlannedPretraining, PlannedTask, read_plan
 from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
 from mmse.ablation.stats import Estimate, reach
 from mmse.ablation.verdicts import ContrastSummary, decimals, difference, judge
@@ -118,6 +118,20 @@ class TaskSummary:
     arms: Sequence[ArmSummary]
     contrasts: Sequence[ContrastSummary]
     secondary: Sequence[ContrastSummary]
+    pretraining: PlannedPretraining | None
+
+    @property
+    def pretrained(self) -> float | None:
+        """Mean over seeds of the metric of the networks that the arms start from."""
+        if self.pretraining is None:
+            return None
+        by_seed = {
+            r.seed: r.pretraining[self.pretraining.metric]
+            for arm in self.arms
+            for r in arm.records
+            if r.pretraining
+        }
+        return statistics.mean(by_seed.values()) if by_seed else None
 
     @property
     def metric_label(self) -> str:
@@ -178,6 +192,7 @@ def summarise(folder: Path) -> Summary:
                 _arms(plan, task, finished),
                 [c for c in primary if c.task == task.name],
                 [c for c in judged if c.outcome and c.task == task.name],
+                task.pretraining,
             )
             for task in plan.tasks
         ],

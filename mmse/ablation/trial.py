@@ -18,7 +18,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmse.ablation.initial_weights import keep_drawn_attention, save_initial_weights
+from mmse.ablation.initial_weights import (
+    Pretrained,
+    keep_drawn_attention,
+    read_pretrained,
+    save_initial_weights,
+)
 from mmse.ablation.provenance import environment, source_commit
 from mmse.ablation.records import FinishedTrial, TrialHead, read_trial
 from mmse.ablation.validations import Validations
@@ -46,6 +51,8 @@ class Assignment:
         metric: The metric that counts.
         start: How the attention starts, ``'identity'`` or ``'default'``.
         keep_checkpoints: Keep the checkpoints when the trial has finished.
+        pretraining: Working folder of the training that gives the backbone's weights, if there is
+            one.
     """
 
     head: TrialHead
@@ -53,6 +60,7 @@ class Assignment:
     metric: str
     start: str
     keep_checkpoints: bool
+    pretraining: str | None = None
 
     @classmethod
     def from_config(cls, cfg: Config) -> 'Assignment':
@@ -78,11 +86,13 @@ def run_trial(folder: Path) -> None:
     if isinstance(read_trial(record), FinishedTrial):
         return  # another scheduler was quicker
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    pretrained = _pretrained(assignment)
     if (checkpoint := latest_checkpoint(folder)) is not None:
         cfg.load_from, cfg.resume = checkpoint, True
     else:
         initial = folder / 'initial_weights.pth'
-        save_initial_weights(cfg, assignment.head.seed, initial)
+        weights = pretrained.checkpoint if pretrained else None
+        save_initial_weights(cfg, assignment.head.seed, initial, weights)
         cfg.load_from = str(initial)
     if assignment.start == 'default':
         keep_drawn_attention(cfg)
@@ -98,11 +108,22 @@ def run_trial(folder: Path) -> None:
         environment=environment(),
         commit=commit,
         **_results(runner, validations, assignment.metric),
+        pretraining=pretrained.metrics if pretrained else {},
         log=_log(folder),
     ).write(record)
     if not assignment.keep_checkpoints:
         for file in [*folder.glob('*.pth'), folder / 'last_checkpoint']:
             file.unlink(missing_ok=True)
+
+
+def _pretrained(assignment: Assignment) -> Pretrained | None:
+    """The network that a trial starts from, which the scheduler has had trained."""
+    if assignment.pretraining is None:
+        return None
+    found = read_pretrained(Path(assignment.pretraining))
+    if found is None:
+        raise UserError(f'the weights of {assignment.pretraining} have gone: run the study again')
+    return found
 
 
 def _results(runner: Runner, validations: Validations, metric: str) -> dict[str, Any]:

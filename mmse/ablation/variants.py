@@ -4,7 +4,7 @@ import copy
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmse.ablation.backbones import attention_in_words, class_of, our_backbones
-from mmse.ablation.identity import digest, recipe_of, trial_id
+from mmse.ablation.identity import digest, recipe_of, trial_id, weight_files
 from mmse.ablation.metric_names import check_metric
 from mmse.ablation.outcomes import is_metric
-from mmse.ablation.study import Arm, Study, Task
+from mmse.ablation.study import Arm, Study
+from mmse.ablation.tasks import Pretraining, Task
 from mmse.datasets.digest import data_digest
 from mmse.engine.config import apply_own_data, override, read_config, swap_backbone, walk
 from mmse.engine.config.swap import give_attention_a_rate
@@ -33,12 +34,14 @@ class Variant:
         arm: The arm.
         cfg: Its full training config, without a seed.
         start: How its attention starts, ``'identity'`` or ``'default'``.
+        pretraining: The training that gives its backbone's weights, if there is one.
     """
 
     task: Task
     arm: Arm
     cfg: Config
     start: str
+    pretraining: 'Variant | None' = None
 
     @cached_property
     def attention(self) -> str:
@@ -48,7 +51,8 @@ class Variant:
     @cached_property
     def recipe(self) -> str:
         """A hash of all in the config that shapes the result, the seed apart."""
-        return recipe_of(self.cfg, self.start)
+        own = recipe_of(self.cfg, self.start)
+        return digest([own, self.pretraining.recipe]) if self.pretraining else own
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,13 @@ class Trial:
         variant: What is trained.
         seed: Its seed.
         data: Digest of its data; see ``mmse.datasets.digest``.
+        pretraining: The trial that gives its backbone's weights, if there is one.
     """
 
     variant: Variant
     seed: int
     data: str
+    pretraining: 'Trial | None' = None
 
     @cached_property
     def id(self) -> str:
@@ -85,6 +91,7 @@ def resolve(study: Study) -> list[Variant]:
         for metric in (task.metric, *(o.of for o in task.secondary if is_metric(o))):
             check_metric(metric, base, task.base)
         _check_overrides(base, task.overrides, f'overrides, {task.base}')
+        pretraining = _pretraining(task, task.pretraining) if task.pretraining else None
         known: dict[str, str] = {}
         for arm in study.arms:
             _check_overrides(base, arm.overrides, f'arm {arm.name!r}, {task.base}')
@@ -94,7 +101,12 @@ def resolve(study: Study) -> list[Variant]:
                 give_attention_a_rate(cfg, task.attention_lr_mult)
             apply_own_data(cfg, task.base)
             _check_whole(cfg, task.base)
-            variant = Variant(task, arm, cfg, study.start)
+            if pretraining and cfg.get('load_from'):
+                raise UserError(
+                    f'{task.base} has load_from={cfg.load_from!r} beside the pretraining of the '
+                    'study: leave one out'
+                )
+            variant = Variant(task, arm, cfg, study.start, pretraining)
             if (same := known.setdefault(variant.recipe, arm.name)) != arm.name:
                 raise UserError(
                     f'the arms {same!r} and {arm.name!r} resolve to the same config '
@@ -111,14 +123,53 @@ def trials_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Trial]:
         UserError: The data of a variant are not there or cannot be read.
     """
     read: dict[str, str] = {}  # arms seldom differ in their data, which are read once
-    data = {}
-    for variant in variants:
-        loaders = [variant.cfg[f'{split}_dataloader']['dataset'] for split in ('train', 'val')]
-        key = digest([loaders, variant.cfg.val_evaluator])
-        if key not in read:
-            read[key] = data_digest(variant.cfg)
-        data[id(variant)] = read[key]
-    return [Trial(variant, seed, data[id(variant)]) for seed in seeds for variant in variants]
+    data = [_data_of(variant, read) for variant in variants]
+    before = [v.pretraining and _data_of(v.pretraining, read) for v in variants]
+    return [
+        Trial(
+            variant,
+            seed,
+            data[i],
+            Trial(variant.pretraining, seed, before[i] or '') if variant.pretraining else None,
+        )
+        for seed in seeds
+        for i, variant in enumerate(variants)
+    ]
+
+
+def _data_of(variant: Variant, read: dict[str, str]) -> str:
+    """Digest of what a variant reads; ``read`` has those that are known already."""
+    cfg = variant.cfg
+    loaders = [cfg[f'{split}_dataloader']['dataset'] for split in ('train', 'val')]
+    weights = weight_files(cfg)
+    key = digest([loaders, cfg.val_evaluator, weights])
+    if key not in read:
+        own = data_digest(cfg)
+        read[key] = digest([own, weights]) if weights else own
+    if variant.pretraining is None:
+        return read[key]
+    return digest([read[key], _data_of(variant.pretraining, read)])
+
+
+def _pretraining(task: Task, pretraining: Pretraining) -> Variant:
+    """The training of the plain network that the arms of a task start from."""
+    own = replace(
+        task,
+        base=pretraining.base,
+        metric=pretraining.metric,
+        overrides=pretraining.overrides,
+        secondary=(),
+        pretraining=None,
+    )
+    cfg = _read_base(own)
+    check_metric(own.metric, cfg, own.base)
+    _check_overrides(cfg, own.overrides, f'pretraining.overrides, {own.base}')
+    override(cfg, copy.deepcopy(own.overrides), own.base)
+    apply_own_data(cfg, own.base)
+    _check_whole(cfg, own.base)
+    for node, _ in our_backbones(cfg.model):
+        node['attention'] = None
+    return Variant(own, Arm('pretraining', {}, {}), cfg, 'identity')
 
 
 def _read_base(task: Task) -> Config:

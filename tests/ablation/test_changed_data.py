@@ -13,9 +13,10 @@ from mmengine.config import Config
 from support.ablations import trials, write_study
 from support.engine import IN_PROCESS, SHAPES
 
+from mmse.ablation.folders import Folders
 from mmse.ablation.records import FinishedTrial
 from mmse.ablation.report import status_table, write_report
-from mmse.ablation.scheduler import Folders, run
+from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
 from mmse.ablation.trial import Assignment
 from mmse.ablation.variants import resolve

@@ -12,11 +12,12 @@ import pytest
 from mmengine.config import Config
 
 from mmse.ablation import identity
+from mmse.ablation.folders import Folders
 from mmse.ablation.identity import RESULTS_VERSION, recipe_of, shaping_part, trial_id
 from mmse.ablation.plan import plan_of, read_plan
 from mmse.ablation.provenance import source_commit
 from mmse.ablation.records import read_trials
-from mmse.ablation.scheduler import Folders, run
+from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
 from mmse.ablation.variants import resolve, trials_of
 from mmse.utils.files import write_json

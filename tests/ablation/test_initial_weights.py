@@ -11,7 +11,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 from support.engine import IN_PROCESS
 
 from mmse.ablation.initial_weights import keep_drawn_attention, save_initial_weights
-from mmse.ablation.study import Arm, Study, Task
+from mmse.ablation.study import Arm, Study
+from mmse.ablation.tasks import Task
 from mmse.ablation.trial import run_trial
 from mmse.ablation.variants import resolve
 from mmse.engine.build import build_model, build_runner

@@ -7,7 +7,8 @@ import pytest
 from support.ablations import trials, wait_until, write_study
 
 from mmse.ablation.engines import run_on_ray
-from mmse.ablation.scheduler import Folders, run
+from mmse.ablation.folders import Folders
+from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
 from mmse.ablation.variants import resolve
 from mmse.utils.errors import UserError

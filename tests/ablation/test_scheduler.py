@@ -23,11 +23,12 @@ from support.ablations import (
 from support.processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
+from mmse.ablation.folders import Folders
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.plan import read_plan
 from mmse.ablation.provenance import source_commit
 from mmse.ablation.records import comparable, read_trials
-from mmse.ablation.scheduler import Folders, run
+from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
 from mmse.ablation.trial import BUSY, LOG
 from mmse.ablation.variants import resolve, trials_of
@@ -212,7 +213,7 @@ def test_a_trial_that_another_process_has_is_not_run_twice(tmp_path, tiny_config
 def test_a_trial_that_another_process_has_is_waited_for(
     tmp_path, tiny_configs, capsys, monkeypatch
 ):
-    monkeypatch.setattr('mmse.ablation.scheduler.BUSY_WAIT_S', 0)
+    monkeypatch.setattr('mmse.ablation.engines.BUSY_WAIT_S', 0)
     study = read_study(write_study(tmp_path, tiny_configs['seg'], seeds=1))
     trial = trials_of(variants := resolve(study), study.seeds)[0]
     folder = tmp_path / 'work' / trial.id

@@ -252,6 +252,7 @@ def test_shipped_questions_fit_their_base_configs(name, monkeypatch):
         'checklist': (13, 11) if name.endswith(NARROW) else (12, 10),
         'default': (5, 4),
         'dose': (5, 0),
+        'pretrained': (5, 4),
         'steadiness': (7, 3),
     }[name.partition('_')[0]]
     assert (len(study.arms), len(study.contrasts)) == (arms, contrasts)

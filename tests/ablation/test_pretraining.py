@@ -1,0 +1,171 @@
+"""Studies whose arms start from a plain network that the study itself has trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from support.ablations import ATTENTION, ablate, trials, write_study
+from support.engine import IN_PROCESS
+
+from mmse.ablation.folders import Folders
+from mmse.ablation.plan import read_plan
+from mmse.ablation.scheduler import run
+from mmse.ablation.study import read_study
+from mmse.ablation.variants import resolve, trials_of
+from mmse.utils.errors import UserError
+
+pytest_plugins = ('support.engine_fixtures',)
+
+METRICS = {'det': 'coco/bbox_mAP', 'seg': 'mIoU'}
+
+
+def pretraining(base, **overrides):
+    return {'base': str(base), 'metric': 'mIoU', 'overrides': {**IN_PROCESS, **overrides}}
+
+
+def checkpoint(file: Path) -> dict[str, torch.Tensor]:
+    return torch.load(file, map_location='cpu', weights_only=False)['state_dict']
+
+
+def backbone(weights):
+    return {k: v for k, v in weights.items() if k.startswith('backbone.')}
+
+
+@pytest.mark.slow
+def test_all_arms_of_a_seed_start_from_the_network_of_their_seed(tmp_path, tiny_configs):
+    first = pretraining(
+        tiny_configs['seg'], **{'train_cfg.max_iters': 6, 'train_cfg.val_interval': 6}
+    )
+    write_study(tmp_path, tiny_configs['seg'], pretraining=first)
+    code, out, err = ablate(tmp_path, 'run', '--workers', '2', '--keep-checkpoints')
+    assert code == 0, out + err
+    starts = {}
+    for seed in (0, 1):
+        (folder,) = tmp_path.glob(f'work/pretraining-seed{seed}-*')
+        trained = checkpoint(folder / 'iter_6.pth')
+        assert not any('attention' in key for key in trained)
+        raw = json.loads((folder / 'record.json').read_text())
+        assert f'{folder.name}: mIoU {raw["metrics"]["mIoU"]:.4f}' in out
+        for arm in ('plain', 'se'):
+            (work,) = tmp_path.glob(f'work/{arm}-seed{seed}-*')
+            start = checkpoint(work / 'initial_weights.pth')
+            mine = backbone(start)
+            assert mine.keys() == backbone(trained).keys()
+            assert all(torch.equal(mine[k], trained[k]) for k in mine)
+            # The head is fresh: only the backbone is what a user of pretrained weights has.
+            assert not torch.equal(
+                start['decode_head.conv_seg.weight'], trained['decode_head.conv_seg.weight']
+            )
+            starts[arm, seed] = start
+            assert trials(tmp_path)[work.name]['pretraining'] == raw['metrics']
+        assert all(torch.equal(v, starts['se', seed][k]) for k, v in starts['plain', seed].items())
+    assert not torch.equal(
+        starts['se', 0]['backbone.layer1.0.conv1.weight'],
+        starts['se', 1]['backbone.layer1.0.conv1.weight'],
+    )
+    planned = read_plan(tmp_path / 'results').tasks[0].pretraining
+    assert planned.base == str(tiny_configs['seg'])
+    assert Config.fromstring(planned.config, '.py').train_cfg.max_iters == 6
+
+    # A trial that is lost is run again from the same network, which is not trained again.
+    for file in (tmp_path / 'results/trials').glob('se-seed1-*.json'):
+        before = json.loads(file.read_text())
+        file.unlink()
+    (folder,) = tmp_path.glob('work/pretraining-seed1-*')
+    logs = (folder / 'log.txt').read_text()
+    assert ablate(tmp_path, 'run')[0] == 0
+    assert (folder / 'log.txt').read_text() == logs
+    assert trials(tmp_path)[before['id']]['metrics'] == before['metrics']
+    assert ablate(tmp_path, 'report')[0] == 0
+    report = ' '.join((tmp_path / 'results/report.md').read_text().split())
+    metrics = [trial['pretraining']['mIoU'] for trial in trials(tmp_path).values()]
+    mean = sum(metrics) / len(metrics)
+    assert f'plain network that was trained on `{planned.base}`, to mIoU {mean:.4g}' in report
+
+
+@pytest.mark.slow
+def test_a_pretraining_that_fails_ends_the_run_by_name(tmp_path, tiny_configs):
+    first = pretraining(tiny_configs['seg'], **{'optim_wrapper.optimizer.lr': 1e30})
+    write_study(tmp_path, tiny_configs['seg'], pretraining=first, seeds=1)
+    code, _, err = ablate(tmp_path, 'run')
+    assert code == 2
+    assert 'the pretraining' in err
+    assert 'ended with exit code 3; its log.txt says why' in err
+    assert not trials(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('given', 'match'),
+    [
+        (
+            {
+                'model.backbone.base_channels': 16,
+                'model.decode_head.in_channels': 128,
+                'model.auxiliary_head.in_channels': 64,
+            },
+            r'pretraining, .*fcn_se_r50.py: stem.* \(8, .* in the weights and \(4, .*; set ',
+        ),
+        (
+            {'model.backbone.depth': 34},
+            'pretraining, .*: the backbone has no layer1.2.conv1',
+        ),
+    ],
+)
+def test_another_network_is_refused_before_it_is_trained(tmp_path, tiny_configs, given, match):
+    first = pretraining(tiny_configs['seg'], **given)
+    study = read_study(write_study(tmp_path, tiny_configs['seg'], pretraining=first))
+
+    def engine(folders):
+        raise AssertionError(folders)
+
+    folders = Folders(tmp_path / 'results', tmp_path / 'work')
+    with pytest.raises(UserError, match=match):
+        run(study, resolve(study), folders, engine)
+
+
+def test_the_pretraining_is_part_of_what_a_trial_is(tmp_path, tiny_configs):
+    def ids(**changes):
+        study = read_study(write_study(tmp_path, tiny_configs['seg'], **changes))
+        return [trial.id for trial in trials_of(resolve(study), study.seeds)]
+
+    same = pretraining(tiny_configs['seg'])
+    longer = pretraining(tiny_configs['seg'], **{'train_cfg.max_iters': 9})
+    given = [ids(), ids(pretraining=same), ids(pretraining=longer)]
+    assert len({name for names in given for name in names}) == 3 * 4
+    assert ids(pretraining={**same, 'overrides': {**IN_PROCESS, ATTENTION: 'se'}}) == given[1]
+
+
+def test_other_weights_under_the_same_name_are_other_trials(tmp_path, tiny_configs):
+    weights = tmp_path / 'weights.pth'
+
+    def ids(content, named):
+        weights.write_bytes(content)
+        file = write_study(tmp_path, tiny_configs['seg'], overrides={**IN_PROCESS, **named})
+        study = read_study(file)
+        return {trial.id for trial in trials_of(resolve(study), study.seeds)}
+
+    init_cfg = {'type': 'Pretrained', 'checkpoint': str(weights)}
+    for named in ({'load_from': str(weights)}, {'model.backbone.init_cfg': init_cfg}):
+        assert ids(b'one', named) == ids(b'one', named)
+        assert not ids(b'one', named) & ids(b'two', named)
+
+
+def test_mistakes_are_named(tmp_path, tiny_configs):
+    def refused(match, given, **changes):
+        file = write_study(tmp_path, tiny_configs['seg'], pretraining=given, **changes)
+        with pytest.raises(UserError, match=match):
+            resolve(read_study(file))
+
+    good = pretraining(tiny_configs['seg'])
+    refused('pretraining: .*seg.* given; allowed: a dict', 'seg.pth')
+    refused('pretraining.metric is missing', {'base': good['base']})
+    refused('pretraining: unknown key iterations', {**good, 'iterations': 9})
+    refused('does not give mAP', {**good, 'metric': 'mAP'})
+    refused(
+        'pretraining.overrides.*the config has no train_cfg.max_iter',
+        {**good, 'overrides': {'train_cfg.max_iter': 9}},
+    )
+    both = {**IN_PROCESS, 'load_from': 'weights.pth'}
+    refused("load_from='weights.pth' beside the pretraining", good, overrides=both)
