@@ -3,3 +3,5 @@
 _base_ = 'squeeze_x_residual_det.py'
 
 start = 'default'
+seeds = 8
+looks = [8]

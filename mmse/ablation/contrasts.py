@@ -25,6 +25,11 @@ class Contrast:
     weights: Mapping[str, float]
     description: str
 
+    @property
+    def is_interaction(self) -> bool:
+        """Whether it is a difference of differences: positive weights then add up to 2, not 1."""
+        return sum(weight for weight in self.weights.values() if weight > 0) > 1.5
+
 
 def parse_contrast(
     name: str,

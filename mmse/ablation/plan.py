@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mmse.ablation.across import Across
 from mmse.ablation.contrasts import Contrast
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.outcomes import Outcome
@@ -61,6 +62,13 @@ class PlannedContrast(Contrast):
 
 
 @dataclass(frozen=True)
+class PlannedAcross(Across):
+    """A comparison across tasks, and whether it was registered before the first trial ended."""
+
+    registered: bool
+
+
+@dataclass(frozen=True)
 class PlannedVariant:
     """One arm on one task.
 
@@ -93,6 +101,7 @@ class Plan:
             trial ended; none if the seeds that they count were changed later.
         counted: The seeds that they count.
         smallest_dose: What the attention of an arm must have moved for a verdict.
+        across: The comparisons across tasks.
         results_version: See ``mmse.ablation.identity.RESULTS_VERSION``.
         tasks: The tasks.
         arms: The arms.
@@ -113,6 +122,7 @@ class Plan:
     looks: Sequence[int]
     counted: Sequence[int]
     smallest_dose: float
+    across: Sequence[PlannedAcross] = ()
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> 'Plan':
@@ -122,8 +132,9 @@ class Plan:
             'arms': PlannedArm,
             'contrasts': PlannedContrast,
             'variants': PlannedVariant,
+            'across': PlannedAcross,
         }
-        typed = {key: [row(**r) for r in raw[key]] for key, row in rows.items()}
+        typed = {key: [row(**r) for r in raw.get(key, ())] for key, row in rows.items()}
         tasks = [
             replace(
                 task,
@@ -179,6 +190,7 @@ def plan_of(study: Study, trials: Sequence[Trial]) -> Plan:
             PlannedContrast(c.name, dict(c.weights), c.description, registered=True)
             for c in study.contrasts
         ],
+        across=[PlannedAcross(**vars(a), registered=True) for a in study.across],
         variants=[
             PlannedVariant(
                 trial.variant.task.name,
@@ -226,20 +238,34 @@ def _kept_to(old: Plan, new: Plan) -> Plan:
     )
     common = min(len(old.counted), len(new.seeds))
     same_seeds = list(new.seeds[:common]) == list(old.counted[:common])
-    contrasts = [
-        replace(contrast, registered=same_question and contrast in old.contrasts)
-        for contrast in new.contrasts
-    ]
     arms = {arm.name for arm in new.arms}
-    names = {contrast.name for contrast in new.contrasts}
-    contrasts += [
-        contrast
-        for contrast in old.contrasts
-        if contrast.registered and contrast.name not in names and arms >= set(contrast.weights)
-    ]
+    tasks = {task.name for task in new.tasks}
+    contrasts = _registered(new.contrasts, old.contrasts, same_question, arms)
+    across = _registered(new.across, old.across, same_question, tasks)
+    names = {contrast.name for contrast in contrasts}
     return replace(
-        new, looks=old.looks if same_seeds else (), counted=old.counted, contrasts=contrasts
+        new,
+        looks=old.looks if same_seeds else (),
+        counted=old.counted,
+        contrasts=contrasts,
+        across=[each for each in across if each.contrast in names],
     )
+
+
+Compared = TypeVar('Compared', PlannedContrast, PlannedAcross)
+
+
+def _registered(
+    new: Sequence[Compared], old: Sequence[Compared], same_question: bool, there: set[str]
+) -> list[Compared]:
+    """What is compared, and whether it was registered; what was left out since then stays."""
+    kept = [replace(each, registered=same_question and each in old) for each in new]
+    names = {each.name for each in new}
+    return kept + [
+        each
+        for each in old
+        if each.registered and each.name not in names and there >= set(each.weights)
+    ]
 
 
 def read_plan(folder: Path) -> Plan:

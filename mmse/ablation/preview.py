@@ -34,6 +34,8 @@ def print_preview(study: Study, results: Path) -> None:
     print('Contrasts, registered when the first trial ends:')
     for contrast in study.contrasts:
         print(f'  {contrast.name}: {contrast.description}')
+    for across in study.across:
+        print(f'  {across.name}: {across.description}')
     print(
         f'{len(variants) * len(study.seeds)} trials: {len(study.arms)} arms x '
         f'{len(study.tasks)} tasks x {len(study.seeds)} seeds; results version {RESULTS_VERSION}'
@@ -41,7 +43,8 @@ def print_preview(study: Study, results: Path) -> None:
     for look, level in zip(study.looks, levels(study.looks), strict=True):
         if len(study.looks) > 1:
             print(f'Look at {look} seeds, which spends {level:.2g} of the level of {LEVEL}:')
-        print(reach(look, len(study.contrasts) * len(study.tasks), level))
+        comparisons = len(study.contrasts) * len(study.tasks) + len(study.across)
+        print(reach(look, comparisons, level))
     for task in study.tasks:
         _print_pilot(study, task, variants, results)
     seconds = 0.0

@@ -60,6 +60,7 @@ def status_table(folder: Path) -> str:
                 shown += f'  dose {arm.dose:.3f} ({looks:.3f} by the image), {owed}'
             lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
         lines += [f'  {c.name}: {c.verdict}' for c in task.contrasts]
+    lines += [f'{c.name}: {c.verdict}' for c in summary.across]
     lines += [f'failed: {trial.id}: {trial.reason}' for trial in summary.failed]
     return '\n'.join([*lines, *summary.notes])
 

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mmse.ablation.across import Across, parse_across
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
 from mmse.ablation.looks import check_looks
 from mmse.ablation.outcomes import positive
@@ -18,6 +19,7 @@ from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
 
 KEYS = TASK_KEYS | {
+    'across',
     'arms',
     'baseline',
     'contrasts',
@@ -69,6 +71,7 @@ class Study:
     looks: list[int]
     smallest_dose: float
     pilot: str | None
+    across: Sequence[Across] = ()
 
 
 def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Study:
@@ -86,6 +89,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     - ``exclude``: a list of dicts of levels; an arm that has all levels of one of them is left out;
     - ``arms``: by name, the overrides of an arm outside the grid;
     - ``contrasts``: by name, see ``mmse.ablation.contrasts.parse_contrast``;
+    - ``across``: by name, see ``mmse.ablation.across.parse_across``;
     - ``seeds``: a number of seeds, or a list of them;
     - ``looks``: the numbers of seeds at which verdicts are given, by default at the last only;
     - ``smallest_dose``: arms whose attention has moved less are not tested; see
@@ -116,20 +120,26 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     arms = _arms(raw, factors, baseline)
     named = {arm.name: arm.levels for arm in arms}
     seeds = _seeds(raw.get('seeds'))
+    tasks = parse_tasks(raw, str(path))
+    contrasts = raw.get('contrasts', {})
     return Study(
         name=study_name(path),
-        tasks=parse_tasks(raw, str(path)),
+        tasks=tasks,
         factors={name: list(levels) for name, levels in factors.items()},
         arms=arms,
         contrasts=[
             parse_contrast(name, contrast, named, factors, baseline)
-            for name, contrast in raw.get('contrasts', {}).items()
+            for name, contrast in contrasts.items()
         ],
         seeds=seeds,
         start=_one_of(raw.get('start', 'identity'), STARTS, 'start'),
         looks=check_looks(raw.get('looks'), len(seeds)),
         smallest_dose=positive(raw.get('smallest_dose', SMALLEST_DOSE), 'smallest_dose'),
         pilot=None if raw.get('pilot') is None else _one_of(raw['pilot'], list(named), 'pilot'),
+        across=[
+            parse_across(name, given, list(contrasts), [task.name for task in tasks])
+            for name, given in raw.get('across', {}).items()
+        ],
     )
 
 

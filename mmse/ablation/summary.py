@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmse.ablation.looks import LEVEL
 from mmse.ablation.plan import Plan, PlannedPretraining, PlannedTask, read_plan
+from mmse.ablation.questions import ACROSS
 from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
 from mmse.ablation.stats import Estimate, reach
 from mmse.ablation.verdicts import ContrastSummary, decimals, difference, judge
@@ -159,6 +160,7 @@ class Summary:
     notes: Sequence[str]
     failed: Sequence[FailedTrial]
     provenance: str
+    across: Sequence[ContrastSummary]
 
     @property
     def records(self) -> list[FinishedTrial]:
@@ -199,6 +201,7 @@ def summarise(folder: Path) -> Summary:
         [reach(pairs, registered, level), *notes, *_missing(plan, failed), *left_out],
         failed,
         _provenance(finished),
+        [c for c in primary if plan.across and c.task == ACROSS],
     )
 
 

@@ -73,8 +73,8 @@ def parse_tasks(raw: Mapping[str, Any], path: str) -> list[Task]:
         return [_task('', {k: raw[k] for k in TASK_KEYS if k in raw}, f'{path}: ')]
     if twice := sorted(TASK_KEYS & set(raw)):
         raise UserError(f'{path}: {twice[0]} stands beside tasks: move it into each of them')
-    if not raw['tasks']:
-        raise UserError(f'{path}: tasks is empty')
+    if not raw['tasks'] or '' in raw['tasks']:
+        raise UserError(f'{path}: tasks is empty, or has one without a name')
     return [_task(name, task, f'{path}: tasks.{name}.') for name, task in raw['tasks'].items()]
 
 

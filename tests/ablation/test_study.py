@@ -1,5 +1,7 @@
 """The question of an ablation: its arms, contrasts and every mistake in it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -241,12 +243,16 @@ def test_trials_are_ordered_by_seed_and_named_by_all_that_shapes_them(study_of):
 NARROW = ('det', 'seg', 'bccd', 'camvid')
 
 
-@pytest.mark.parametrize('name', sorted(p.stem for p in (CONFIGS / 'ablations').glob('*.py')))
+NEEDS_MMPRETRAIN = 'squeeze_by_task'
+SHIPPED = sorted(p.stem for p in (CONFIGS / 'ablations').glob('*.py'))
+
+
+@pytest.mark.parametrize('name', [name for name in SHIPPED if name != NEEDS_MMPRETRAIN])
 def test_shipped_questions_fit_their_base_configs(name, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     study = read_study(Path('configs/ablations') / f'{name}.py')
     variants = resolve(study)
-    assert len({v.recipe for v in variants}) == len(study.arms)
+    assert len({v.recipe for v in variants}) == len(study.arms) * len(study.tasks)
     arms, contrasts = {
         'squeeze': (5, 4),
         'checklist': (13, 11) if name.endswith(NARROW) else (12, 10),
@@ -256,6 +262,35 @@ def test_shipped_questions_fit_their_base_configs(name, monkeypatch):
         'steadiness': (7, 3),
     }[name.partition('_')[0]]
     assert (len(study.arms), len(study.contrasts)) == (arms, contrasts)
+
+
+BY_TASK = f"""
+from mmse.benchmark.peers import import_peers
+import_peers()
+from mmse.ablation.study import read_study
+from mmse.ablation.variants import resolve
+study = read_study('configs/ablations/{NEEDS_MMPRETRAIN}.py')
+for variant in resolve(study):
+    print(variant.task.name, variant.arm.name, variant.recipe)
+print(study.across[0].weights)
+"""
+
+
+def test_the_question_of_three_tasks(monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    with pytest.raises(UserError, match=r'mmpretrain.* is needed for configs/classification'):
+        resolve(read_study(f'configs/ablations/{NEEDS_MMPRETRAIN}.py'))
+    done = subprocess.run([sys.executable, '-c', BY_TASK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, weights = done.stdout.splitlines()[-10:]
+    assert len({line.split()[-1] for line in lines}) == 9
+    assert weights == "{'detection': 0.5, 'segmentation': 0.5, 'classification': -1.0}"
+    # Detector and segmenter are those of the claim on each of them.
+    for task, name in (('detection', 'det'), ('segmentation', 'seg')):
+        other = resolve(read_study(f'configs/ablations/squeeze_x_residual_{name}.py'))
+        recipes = {v.arm.name: v.recipe for v in other}
+        for own, arm in (('plain', 'plain'), ('avg+max', 'squeeze=avg+max, residual=off')):
+            assert f'{task} {own} {recipes[arm]}' in lines
 
 
 def test_the_checklist_can_be_crossed(monkeypatch):

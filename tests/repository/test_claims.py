@@ -25,7 +25,7 @@ def test_the_page_of_claims_is_what_the_trials_give(claims: dict[str, Any]) -> N
 
 def test_the_verdicts_in_the_readme(claims: dict[str, Any]) -> None:
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    verdicts = {row.said: row.cells[2] for row in claims['rows']()}
+    verdicts = {row.said: row.cells[2] for row in claims['rows'](claims['studied']())}
     shown = 0
     for line in readme.splitlines():
         said, *cells = (cell.strip() for cell in line.strip('|').split('|'))

@@ -28,36 +28,43 @@ from the trial files.
 - **Verdict**: by the rules that stood in the plan before the first trial.
 
 """
-# What is said, the study and its contrast, and what the study cannot speak of.
+# What is said, by its study and the contrast that tests it.
+BOTH = {
+    'avg+max squeeze helps': 'avg+max squeeze',
+    'Residual gating helps': 'residual gating',
+    'The two help each other': 'interaction',
+    'Attention with both helps a plain ResNet': 'both against plain',
+}
+PARTS = {
+    'Softmax fusion is better than a sum': 'softmax for sum',
+    'A temperature of 2 is better than 1': 'T = 2',
+    'A hardsigmoid gate costs nothing in the metric': 'hardsigmoid',
+    'SiLU is better than ReLU (read with the sign turned)': 'relu for silu',
+    'C/8 is better than C/16': 'C/8 for C/16',
+    'At least 4 hidden channels are better (read with the sign turned)': 'min_hidden 1 for 4',
+}
+STEADY = {'Residual gating steadies training': 'residual gating at x 16'}
+# Studies in the order of their worth: name, what they are made on, their claims, and what they
+# cannot speak of.
 SMALL = 'larger networks and images, longer and pretrained training'
-CLAIMS: tuple[tuple[str, str, str, str], ...] = tuple(
-    (f'{said} ({data})', f'{study}_{task}', contrast, SMALL)
-    for task, data in (('det', 'detection'), ('seg', 'segmentation'))
-    for said, study, contrast in (
-        ('avg+max squeeze helps', 'squeeze_x_residual', 'avg+max squeeze'),
-        ('Residual gating helps', 'squeeze_x_residual', 'residual gating'),
-        ('The two help each other', 'squeeze_x_residual', 'interaction'),
-        ('Attention with both helps a plain ResNet', 'squeeze_x_residual', 'both against plain'),
-        ('The same from random gates', 'default_start', 'both against plain'),
-        ('Softmax fusion is better than a sum', 'checklist', 'softmax for sum'),
-        ('A temperature of 2 is better than 1', 'checklist', 'T = 2'),
-        ('A hardsigmoid gate costs nothing in the metric', 'checklist', 'hardsigmoid'),
-        ('SiLU is better than ReLU (read with the sign turned)', 'checklist', 'relu for silu'),
-        ('C/8 is better than C/16', 'checklist', 'C/8 for C/16'),
-        (
-            'At least 4 hidden channels are better (read with the sign turned)',
-            'checklist',
-            'min_hidden 1 for 4',
-        ),
-        ('Residual gating steadies training', 'steadiness', 'residual gating at x 16'),
-    )
+SCRATCH = 'larger networks and images, longer training'
+STUDIES: tuple[tuple[str, str, dict[str, str], str], ...] = (
+    ('squeeze_x_residual_det', 'detection', BOTH, SMALL),
+    ('squeeze_x_residual_seg', 'segmentation', BOTH, SMALL),
+    ('default_start_det', 'detection, random gates', BOTH, SMALL),
+    ('default_start_seg', 'segmentation, random gates', BOTH, SMALL),
+    ('squeeze_x_residual_bccd', 'BCCD', BOTH, SMALL),
+    ('squeeze_x_residual_camvid', 'CamVid', BOTH, SMALL),
+    ('pretrained_bccd', 'BCCD, pretrained', BOTH, SCRATCH),
+    ('pretrained_camvid', 'CamVid, pretrained', BOTH, SCRATCH),
+    ('checklist_det', 'detection', PARTS, SMALL),
+    ('checklist_seg', 'segmentation', PARTS, SMALL),
+    ('steadiness_det', 'detection', STEADY, SMALL),
+    ('steadiness_seg', 'segmentation', STEADY, SMALL),
 )
 # Claims that are not about the metric of the task.
 OUTCOMES = {'Residual gating steadies training': 'diverged'}
 OPEN_CLAIMS = {
-    'the same on BCCD': '`configs/ablations/squeeze_x_residual_bccd.py`: no trials yet',
-    'the same on CamVid': '`configs/ablations/squeeze_x_residual_camvid.py`: no trials yet',
-    'the same from pretrained weights': 'a plain network per seed, fine-tuned: no config yet',
     '"in dense tasks, not in classification"': 'the same contrast in a classifier: no config yet',
     'the same at full scale': '`..._coco.py`, `..._ade20k.py` ([cost](../docs/scale.md))',
     'in mixed precision': 'needs a GPU',
@@ -83,26 +90,30 @@ class Row:
     cells: tuple[str, ...]
 
 
-def rows() -> list[Row]:
-    """Every claim, with what the trials say; the columns of the table from dose to verdict."""
-    found: dict[str, Summary] = {}
+def studied() -> dict[str, Summary]:
+    """The studies that have trials."""
+    folders = {name: RESULTS / 'ablations' / name for name, *_ in STUDIES}
+    return {n: summarise(f) for n, f in folders.items() if (f / 'plan.json').is_file()}
+
+
+def rows(found: dict[str, Summary]) -> list[Row]:
+    """Every claim of these studies; the columns of the table from dose to verdict."""
     table = []
-    for said, study, name, silent in CLAIMS:
-        folder = RESULTS / 'ablations' / study
-        if study not in found and (folder / 'plan.json').is_file():
-            found[study] = summarise(folder)
+    for study, on, claims, silent in STUDIES:
         if study not in found:
-            config = f'`configs/ablations/{study}.py` was not run'
-            table.append(Row(said, config, ('-', '-', 'no trials yet', '')))
             continue
         (task,) = found[study].tasks
-        outcome = OUTCOMES.get(said.partition(' (')[0], '')
-        contrast = next(
-            c for c in (*task.contrasts, *task.secondary) if (c.outcome, c.name) == (outcome, name)
-        )
-        link = f'[{study}](ablations/{study}/report.md), {name}{outcome and ": "}{outcome}'
-        effect = f'{_effect(task, contrast)}; {len(contrast.estimate.differences)} seeds'
-        table.append(Row(said, link, (_dose(task, study, name), effect, contrast.verdict, silent)))
+        for said, name in claims.items():
+            outcome = OUTCOMES.get(said, '')
+            contrast = next(
+                c
+                for c in (*task.contrasts, *task.secondary)
+                if (c.outcome, c.name) == (outcome, name)
+            )
+            link = f'[{study}](ablations/{study}/report.md), {name}{outcome and ": "}{outcome}'
+            effect = f'{_effect(task, contrast)}; {len(contrast.estimate.differences)} seeds'
+            cells = (_dose(task, study, name), effect, contrast.verdict, silent)
+            table.append(Row(f'{said} ({on})', link, cells))
     return table
 
 
@@ -130,14 +141,11 @@ def _dose(task: TaskSummary, study: str, contrast: str) -> str:
     return f'{min(doses[0]):.2f}, {min(doses[1]):.3f} by the image'
 
 
-def owed() -> str:
+def owed(found: dict[str, Summary]) -> str:
     """What the metric of each study owes to the attention, over all its arms, in a sentence."""
     lines = []
-    for study in dict.fromkeys(study for _, study, _, _ in CLAIMS):
-        folder = RESULTS / 'ablations' / study
-        if not (folder / 'plan.json').is_file():
-            continue
-        (task,) = summarise(folder).tasks
+    for study, summary in found.items():
+        (task,) = summary.tasks
         parts = []
         for to, words in (('start', 'to the attention'), ('mean', 'to its looking at the image')):
             values = [v for arm in task.attended for v in arm.owed(to).values()]
@@ -152,13 +160,19 @@ def owed() -> str:
 
 def page() -> str:
     """The whole page."""
+    found = studied()
     lines = [
         '| claim | tested by | dose | effect | verdict | cannot speak of |',
         '|---|---|---|---|---|---|',
     ]
-    lines += ['| ' + ' | '.join((row.said, row.study, *row.cells)) + ' |' for row in rows()]
-    knocked = '\n\n## What the trained networks owe to their attention\n\n' + owed() + '\n'
+    lines += ['| ' + ' | '.join((r.said, r.study, *r.cells)) + ' |' for r in rows(found)]
+    knocked = '\n\n## What the trained networks owe to their attention\n\n' + owed(found) + '\n'
     missing = ['## Not asked yet', '', '| claim | what would ask it |', '|---|---|']
+    missing += [
+        f'| {"; ".join(claims)} ({on}) | `configs/ablations/{study}.py`: no trials yet |'
+        for study, on, claims, _ in STUDIES
+        if study not in found
+    ]
     missing += [f'| {claim} | {config} |' for claim, config in OPEN_CLAIMS.items()]
     return HEAD + '\n'.join(lines) + knocked + '\n' + '\n'.join(missing) + '\n' + END
 

@@ -1,0 +1,165 @@
+"""What a study asks of its trials: every contrast of every outcome, with the values it is about."""
+
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from mmse.ablation.contrasts import Contrast
+from mmse.ablation.plan import Plan, PlannedAcross, PlannedTask, PlannedVariant
+from mmse.ablation.records import FailedTrial, FinishedTrial
+from mmse.ablation.stats import Estimate, estimate
+from mmse.models.settings import describe
+
+Values = Mapping[str, Mapping[int, float]]  # by arm and seed
+NOT_TESTED = 'not tested'
+NOTHING = describe(None)
+PRIMARY = ''  # the outcome that is the metric of the task
+ACROSS = ''  # the task of what is compared across tasks, which then have names
+
+
+@dataclass(frozen=True)
+class Question:
+    """A contrast with the values that it is about.
+
+    Args:
+        task: Name of the task; ``ACROSS`` for a comparison across tasks.
+        outcome: Name of the secondary outcome, or ``PRIMARY``.
+        contrast: The contrast.
+        registered: Whether it stood in the plan before the first trial ended.
+        smallest_effect: The smallest effect of interest.
+        values: The values by arm and seed.
+        attended: The variants with attention that it compares.
+        trials: The finished trials, at least those of its arms.
+    """
+
+    task: str
+    outcome: str
+    contrast: Contrast
+    registered: bool
+    smallest_effect: float
+    values: Values
+    attended: Sequence[PlannedVariant]
+    trials: Sequence[FinishedTrial]
+
+    def estimate(self, seeds: Collection[int], level: float) -> Estimate:
+        """The estimate from some of the seeds, with intervals of a level."""
+        values = {
+            arm: {seed: value for seed, value in by_seed.items() if seed in seeds}
+            for arm, by_seed in self.values.items()
+        }
+        return estimate(self.contrast, values, level)
+
+    def untested(self, seeds: Collection[int], smallest_dose: float) -> str | None:
+        """Why the attention of its arms did too little for a verdict, in words; None if not."""
+        for variant in self.attended:
+            own = self._of(variant, seeds)
+            if any(trial.dose is None for trial in own):
+                return f'{NOT_TESTED}: the dose of {variant.arm} was not recorded'
+            doses = [dose for trial in own if (dose := trial.dose_of('moved')) is not None]
+            if doses and (middle := statistics.median(doses)) < smallest_dose:
+                return (
+                    f'{NOT_TESTED}: the attention hardly moved (dose {middle:.2g} of '
+                    f'{variant.arm}, less than {smallest_dose:g})'
+                )
+        return None
+
+    def is_constant(self, seeds: Collection[int], smallest_dose: float) -> bool:
+        """Whether the gains of no arm depend on the image by much, as those of a plain network.
+
+        A gain that is the same for every image is a factor of the norm before it.
+        """
+        medians = [
+            statistics.median([trial.dose_of('over_images') or 0.0 for trial in own])
+            for variant in self.attended
+            if (own := self._of(variant, seeds))
+        ]
+        return bool(medians) and max(medians) < smallest_dose
+
+    def _of(self, variant: PlannedVariant, seeds: Collection[int]) -> list[FinishedTrial]:
+        place = (variant.task, variant.arm)
+        return [t for t in self.trials if (t.task, t.arm) == place and t.seed in seeds]
+
+
+def questions(plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]) -> list[Question]:
+    """Every question of a plan.
+
+    Args:
+        plan: The plan.
+        trials: Its trials that have ended and belong together.
+    """
+    found = [question for task in plan.tasks for question in _of_task(plan, task, trials)]
+    return found + [_across(plan, across, found) for across in plan.across]
+
+
+def _of_task(
+    plan: Plan, task: PlannedTask, trials: Sequence[FinishedTrial | FailedTrial]
+) -> list[Question]:
+    variants = [variant for variant in plan.variants if variant.task == task.name]
+    own = [trial for trial in trials if trial.task == task.name]
+    finished = [trial for trial in own if isinstance(trial, FinishedTrial)]
+    metric = _by_arm(variants, [(t, t.metrics[task.metric]) for t in finished])
+    outcomes: list[tuple[str, float, Values]] = [(PRIMARY, task.smallest_effect, metric)]
+    for outcome in task.secondary:
+        values = _by_arm(variants, [(t, t.outcome(outcome, task.metric)) for t in own])
+        outcomes.append((outcome.name, outcome.smallest_effect, values))
+    found = []
+    for name, smallest, values in outcomes:
+        for contrast in plan.contrasts:
+            # A network without attention has no gates that could be saturated.
+            if name and any(own and not values[arm] for arm in contrast.weights):
+                continue
+            attended = [v for v in variants if v.arm in contrast.weights and v.attention != NOTHING]
+            registered = contrast.registered
+            found.append(
+                Question(
+                    task.name, name, contrast, registered, smallest, values, attended, finished
+                )
+            )
+    return found
+
+
+def _across(plan: Plan, across: PlannedAcross, found: Sequence[Question]) -> Question:
+    """A comparison across tasks, from the questions of the tasks."""
+    parts = [
+        (task, weight, next(q for q in found if _is(q, task, across.contrast)))
+        for task, weight in across.weights.items()
+    ]
+    weights = {
+        f'{task}: {arm}': weight * own
+        for task, weight, question in parts
+        for arm, own in question.contrast.weights.items()
+    }
+    values = {
+        f'{task}: {arm}': {s: v / question.smallest_effect for s, v in by_seed.items()}
+        for task, _, question in parts
+        for arm, by_seed in question.values.items()
+    }
+    return Question(
+        ACROSS,
+        PRIMARY,
+        Contrast(across.name, weights, across.description),
+        across.registered,
+        1.0,
+        values,
+        [variant for _, _, question in parts for variant in question.attended],
+        [trial for _, _, question in parts for trial in question.trials],
+    )
+
+
+def _is(question: Question, task: str, contrast: str) -> bool:
+    named = (question.task, question.outcome, question.contrast.name)
+    return named == (task, PRIMARY, contrast)
+
+
+def _by_arm(
+    variants: Sequence[PlannedVariant],
+    pairs: Sequence[tuple[FinishedTrial | FailedTrial, float | None]],
+) -> Values:
+    return {
+        variant.arm: {
+            trial.seed: value
+            for trial, value in pairs
+            if trial.arm == variant.arm and value is not None
+        }
+        for variant in variants
+    }
