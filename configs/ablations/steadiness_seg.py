@@ -1,3 +1,5 @@
 """Does residual gating steady a training, on segmentation?"""
 
 _base_ = ['_base_/steadiness.py', '_base_/seg.py']
+
+secondary = {'loss spikes': dict(of='spikes', smallest_effect=1)}

@@ -2,16 +2,19 @@
 
 import math
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmse.utils.errors import UserError
 
+OURS = ('saturated', 'moved', 'over_images', 'diverged', 'spikes')
 KINDS = (
-    "a metric of the evaluator, 'saturated', 'moved', 'over_images', 'diverged', or 'steps to "
-    "VALUE' of the metric"
+    f"a metric of the evaluator, {', '.join(map(repr, OURS))}, or 'steps to VALUE' of the metric"
 )
+SPIKE = 1.5
+BEFORE = 5
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Outcome:
             gates below 0.05 or above 0.95, the mean over the blocks; ``'moved'`` and
             ``'over_images'``, the dose;
             ``'steps to VALUE'``, the iteration of the first validation whose metric reaches the
-            value (where none does, that of the next one after the end); or ``'diverged'``, 1 if
-            the loss became infinite or NaN and 0 otherwise.
+            value (where none does, that of the next one after the end); ``'diverged'``, 1 if the
+            loss became infinite or NaN and 0 otherwise; or ``'spikes'``, see ``spikes``.
         smallest_effect: The smallest difference that matters, in its unit.
     """
 
@@ -61,13 +64,21 @@ def positive(value: Any, where: str) -> float:
 
 def is_metric(outcome: Outcome) -> bool:
     """Whether it is a metric of the evaluator."""
-    return (
-        outcome.of not in ('saturated', 'moved', 'over_images', 'diverged')
-        and target_of(outcome.of) is None
-    )
+    return outcome.of not in OURS and target_of(outcome.of) is None
 
 
 def target_of(of: str) -> float | None:
     """The value of ``'steps to VALUE'``; None for anything else."""
     found = re.fullmatch(r'steps to ([\d.]+)', of)
     return float(found[1]) if found else None
+
+
+def spikes(loss: Sequence[float]) -> int:
+    """The number of points of a loss curve that lie half as high again as those before.
+
+    Args:
+        loss: The curve; each point is compared with the median of the five before it.
+    """
+    return sum(
+        loss[i] > SPIKE * statistics.median(loss[i - BEFORE : i]) for i in range(BEFORE, len(loss))
+    )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from mmse.ablation.outcomes import Outcome, target_of
+from mmse.ablation.outcomes import Outcome, spikes, target_of
 from mmse.ablation.plan import Plan
 from mmse.gates.dose import of_network
 from mmse.utils.errors import UserError
@@ -119,6 +119,8 @@ class FinishedTrial(TrialRecord):
             return 0.0
         if outcome.of in ('moved', 'over_images'):
             return self.dose_of(outcome.of)
+        if outcome.of == 'spikes':
+            return float(spikes([value for _, value in self.loss]))
         if outcome.of == 'saturated':
             shares = [row['closed'] + row['open'] for row in (self.dose or {}).values()]
             return sum(shares) / len(shares) if shares else None

@@ -196,12 +196,17 @@ def test_secondary_outcomes_by_hand():
         Outcome('saturation', 'saturated', 0.001),
         Outcome('speed', 'steps to 0.5', 1.0),
         Outcome('divergence', 'diverged', 0.1),
+        Outcome('loss spikes', 'spikes', 1.0),
     ]
     plan = plan_with([2], secondary=outcomes)
     trials = [
         trial('plain', 0, 0.6, curve=[[4, 0.2], [8, 0.6]], metrics={'m_s': 0.1}),
         trial('plain', 1, 0.4, curve=[[4, 0.2], [8, 0.4]], metrics={'m_s': 0.2}),
-        trial('arm 1', 0, 0.7, curve=[[4, 0.5], [8, 0.7]], metrics={'m_s': 0.4}),
+        replace(
+            trial('arm 1', 0, 0.7, curve=[[4, 0.5], [8, 0.7]], metrics={'m_s': 0.4}),
+            # Beside medians of 2: more than 3 is a spike. The first five points have none before.
+            loss=[[i, v] for i, v in enumerate([9.0, 2.0, 2.0, 1.0, 2.0, 3.1, 3.0, 2.0, 8.0])],
+        ),
         FailedTrial(
             **HEAD,
             id='x',
@@ -221,6 +226,7 @@ def test_secondary_outcomes_by_hand():
         # Not reached by the second plain trial: it counts as the next validation, 12.
         'speed': {0: 4 - 8},
         'divergence': {0: 0.0, 1: 1.0},
+        'loss spikes': {0: 2.0},
     }  # and no saturation, which a plain arm does not have
     between = PlannedContrast('between', {'arm 1': 1.0, 'arm 2': -1.0}, '', registered=True)
     plan = replace(plan_with([1], arms=3, secondary=outcomes[1:2]), contrasts=[between])
