@@ -24,7 +24,7 @@ BUSY_WAIT_S = 5
 
 
 def until_ended(engine: Engine, folders: Sequence[Path]) -> Ended:
-    """Run trials, and wait for those that another process runs.
+    """Run trials, and wait for those that another process runs or whose pretraining is running.
 
     Args:
         engine: Runs working folders and yields each with its exit code as it ends.
@@ -42,7 +42,7 @@ def until_ended(engine: Engine, folders: Sequence[Path]) -> Ended:
             else:
                 yield folder, code
         if busy:
-            print(f'{len(busy)} trials are run by another process: waiting for them', flush=True)
+            print(f'{len(busy)} trials wait for another process or a pretraining', flush=True)
             time.sleep(BUSY_WAIT_S)
         waiting = busy
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmse.ablation.backbones import resolved_attention
-from mmse.ablation.engines import run_locally
+from mmse.ablation.engines import run_locally, until_ended
 from mmse.ablation.folders import Folders, freeze
-from mmse.ablation.pretraining import pretrain
+from mmse.ablation.pretraining import freeze_pretrainings, tell_pretraining
 from mmse.ablation.records import FinishedTrial, read_trial
 from mmse.ablation.study import Study
 from mmse.ablation.variants import Trial, Variant, trials_of
@@ -80,7 +80,9 @@ def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> No
         pair = arms_of(study, variants, task.name)
         with TemporaryDirectory() as records:
             trials = trials_of(pair, [SEED])
-            pretrain(trials, folders.work, one_at_a_time)
+            before = freeze_pretrainings(trials, folders.work)
+            for folder, code in until_ended(one_at_a_time, list(before)):
+                tell_pretraining(folder, before[folder], code)
             plain, attended = (_train(trial, folders, Path(records)) for trial in trials)
         if attended.dose is None:
             raise UserError(f'{attended.arm} is compiled: its dose cannot be recorded')

@@ -139,9 +139,7 @@ class Plan:
             replace(
                 task,
                 secondary=[Outcome(**outcome) for outcome in task.secondary],
-                pretraining=PlannedPretraining(**vars_of)
-                if (vars_of := task.pretraining)
-                else None,
+                pretraining=task.pretraining and PlannedPretraining(**task.pretraining),
             )
             for task in typed['tasks']
         ]

@@ -1,12 +1,11 @@
 """The plain networks that the trials of a study start from, where it pretrains them itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from mmse.ablation.engines import Engine, until_ended
 from mmse.ablation.folders import freeze
 from mmse.ablation.initial_weights import RECORD, read_pretrained
 from mmse.ablation.variants import Trial
@@ -34,33 +33,62 @@ def check_fit(plain: nn.Module, model: nn.Module, base: str) -> None:
         raise UserError(f'pretraining, {base}: {error}') from error
 
 
-def pretrain(trials: Iterable[Trial], work: Path, engine: Engine) -> None:
-    """Train the plain networks that trials start from, those that have not been trained yet.
+def freeze_pretrainings(trials: Iterable[Trial], work: Path) -> dict[Path, Trial]:
+    """Write the configs of the trainings that trials start from, those that have not ended yet.
 
-    Each stays in a working folder of its own, with its record, for as long as the folder does.
+    Each has a working folder of its own, and stays there with its record.
 
     Args:
         trials: The trials that are to run.
         work: The folder of the working folders.
-        engine: Runs working folders; see ``mmse.ablation.engines``.
 
-    Raises:
-        UserError: A training failed.
+    Returns:
+        The trainings by their working folders.
     """
-    waiting = {}
+    missing = {}
     for trial in trials:
         before = trial.pretraining
         if before is not None and read_pretrained(folder := work / before.id) is None:
-            waiting[folder] = before
-    for folder, trial in waiting.items():
+            missing[folder] = before
+    for folder, trial in missing.items():
         if latest_checkpoint(folder) is None:
             (folder / RECORD).unlink(missing_ok=True)  # its weights have been removed
         freeze(trial, folder, folder / RECORD, keep_checkpoints=True)
-    for folder, code in until_ended(engine, list(waiting)):
-        there = read_pretrained(folder)
-        if there is None:
-            raise UserError(
-                f'the pretraining {folder} ended with exit code {code}; its log.txt says why'
-            )
-        metric = waiting[folder].variant.task.metric
-        print(f'{folder.name}: {metric} {there.metrics[metric]:.4f}', flush=True)
+    return missing
+
+
+def in_order(waiting: Mapping[Path, Trial], missing: Mapping[Path, Trial]) -> list[Path]:
+    """Working folders in the order to start them: a pretraining before the first that needs it.
+
+    A trial whose pretraining has not ended by then gives its place up until it has.
+
+    Args:
+        waiting: The trials that are to run, by their working folders.
+        missing: What ``freeze_pretrainings`` gave.
+    """
+    order: dict[Path, None] = {}
+    for folder, trial in waiting.items():
+        if trial.pretraining is not None:
+            order |= {f: None for f, t in missing.items() if t.id == trial.pretraining.id}
+        order[folder] = None
+    return list(order)
+
+
+def tell_pretraining(folder: Path, trial: Trial, code: int) -> None:
+    """Say how a pretraining has ended.
+
+    Args:
+        folder: Its working folder.
+        trial: The pretraining.
+        code: The exit code of its process.
+
+    Raises:
+        UserError: It failed.
+    """
+    there = read_pretrained(folder)
+    if there is None:
+        raise UserError(
+            f'the pretraining {folder} ended with exit code {code}; its log.txt says why'
+        )
+    metric = trial.variant.task.metric
+    print(f'{folder.name}: {metric} {there.metrics[metric]:.4f}', flush=True)

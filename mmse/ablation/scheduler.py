@@ -9,7 +9,12 @@ from pathlib import Path
 from mmse.ablation.engines import Engine, until_ended
 from mmse.ablation.folders import Folders, freeze, head_of
 from mmse.ablation.plan import Plan, plan_of, update_plan
-from mmse.ablation.pretraining import check_fit, pretrain
+from mmse.ablation.pretraining import (
+    check_fit,
+    freeze_pretrainings,
+    in_order,
+    tell_pretraining,
+)
 from mmse.ablation.provenance import environment, source_commit
 from mmse.ablation.records import (
     FailedTrial,
@@ -70,11 +75,14 @@ def run(
         for task in study.tasks:
             _check_task(next(v for v in variants if v.task.name == task.name))
         checked.clear()
-    pretrain(list(waiting.values()), folders.work, engine)
+    pretrainings = freeze_pretrainings(waiting.values(), folders.work)
     for folder, trial in waiting.items():
         freeze(trial, folder, folders.record(trial), keep_checkpoints)
     progress = _Progress(study, len(trials), len(trials) - len(waiting))
-    for folder, code in until_ended(engine, list(waiting)):
+    for folder, code in until_ended(engine, in_order(waiting, pretrainings)):
+        if folder in pretrainings:
+            tell_pretraining(folder, pretrainings[folder], code)
+            continue
         trial, file = waiting[folder], folders.record(waiting[folder])
         record = read_trial(file)
         if record is None or (code != 0 and isinstance(record, FailedTrial)):

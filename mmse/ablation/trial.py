@@ -35,10 +35,14 @@ from mmse.gates.watch import attentions, learned_scalars, stage_of
 from mmse.hooks.finite_loss import DivergedError
 from mmse.utils.errors import UserError
 
-BUSY = 75  # exit code: another process runs the trial
+BUSY = 75  # exit code: another process runs the trial, or its pretraining
 DIVERGED = 3  # exit code: its loss was not finite
 LOG = 'log.txt'  # of a trial's folder
 POINTS = 100  # of a learning curve, at most
+
+
+class NotYetError(Exception):
+    """A trial's pretraining has not ended."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ def run_trial(folder: Path) -> None:
 
     Raises:
         UserError: The config or the data cannot be used, or the metric is not among the results.
+        NotYetError: The training that gives its backbone's weights has not ended.
     """
     commit = source_commit()
     # Without its file's name, under which the Runner would write its own over it.
@@ -117,12 +122,16 @@ def run_trial(folder: Path) -> None:
 
 
 def _pretrained(assignment: Assignment) -> Pretrained | None:
-    """The network that a trial starts from, which the scheduler has had trained."""
+    """The network that a trial starts from, if there is one.
+
+    Raises:
+        NotYetError: It is still being trained.
+    """
     if assignment.pretraining is None:
         return None
     found = read_pretrained(Path(assignment.pretraining))
     if found is None:
-        raise UserError(f'the weights of {assignment.pretraining} have gone: run the study again')
+        raise NotYetError
     return found
 
 
@@ -214,7 +223,7 @@ def main() -> None:
     try:
         with FileLock(folder / 'lock', timeout=0):
             run_trial(folder)
-    except Timeout:
+    except (Timeout, NotYetError):
         sys.exit(BUSY)
     except UserError as error:
         print('error:', error, file=sys.stderr)

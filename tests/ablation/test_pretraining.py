@@ -11,6 +11,7 @@ from support.engine import IN_PROCESS
 
 from mmse.ablation.folders import Folders
 from mmse.ablation.plan import read_plan
+from mmse.ablation.pretraining import freeze_pretrainings, in_order
 from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
 from mmse.ablation.variants import resolve, trials_of
@@ -123,6 +124,18 @@ def test_another_network_is_refused_before_it_is_trained(tmp_path, tiny_configs,
     folders = Folders(tmp_path / 'results', tmp_path / 'work')
     with pytest.raises(UserError, match=match):
         run(study, resolve(study), folders, engine)
+
+
+def test_a_pretraining_comes_before_the_first_trial_that_needs_it(tmp_path, tiny_configs):
+    first = pretraining(tiny_configs['seg'])
+    study = read_study(write_study(tmp_path, tiny_configs['seg'], pretraining=first))
+    waiting = {tmp_path / t.id: t for t in trials_of(resolve(study), study.seeds)}
+    missing = freeze_pretrainings(waiting.values(), tmp_path)
+    order = [folder.name.rpartition('-')[0] for folder in in_order(waiting, missing)]
+    assert order == [
+        *('pretraining-seed0', 'plain-seed0', 'se-seed0'),
+        *('pretraining-seed1', 'plain-seed1', 'se-seed1'),
+    ]
 
 
 def test_the_pretraining_is_part_of_what_a_trial_is(tmp_path, tiny_configs):

@@ -233,7 +233,7 @@ def test_a_trial_that_another_process_has_is_waited_for(
 
     assert run(study, variants, Folders(tmp_path / 'results', tmp_path / 'work'), engine) == []
     assert ended == [(True, BUSY), (False, 0), (True, 0)]
-    assert '1 trials are run by another process: waiting for them' in capsys.readouterr().out
+    assert '1 trials wait for another process' in capsys.readouterr().out
     assert {r['status'] for r in trials(tmp_path).values()} == {'finished'}
 
 
