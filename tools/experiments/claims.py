@@ -65,7 +65,9 @@ STUDIES: tuple[tuple[str, str, dict[str, str], str], ...] = (
 # Claims that are not about the metric of the task.
 OUTCOMES = {'Residual gating steadies training': 'diverged'}
 OPEN_CLAIMS = {
-    '"in dense tasks, not in classification"': 'the same contrast in a classifier: no config yet',
+    '"in dense tasks, not in classification"': (
+        '`configs/ablations/squeeze_by_task.py`: no trials yet'
+    ),
     'the same at full scale': '`..._coco.py`, `..._ade20k.py` ([cost](../docs/scale.md))',
     'in mixed precision': 'needs a GPU',
 }
