@@ -194,7 +194,7 @@ def test_model_index_is_read_by_the_library_of_mim(wheel, tmp_path):
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1] == "fcn_se_r50 FCN {'mIoU': 64.6, 'aAcc': 84.2}"
+    assert done.stdout.splitlines()[1] == "fcn_se_r50 FCN {'mIoU': 64.4, 'aAcc': 84.2}"
 
 
 def test_an_installation_asks_for_nothing_of_the_stack(extras):
