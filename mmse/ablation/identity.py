@@ -7,6 +7,7 @@ for the arithmetic. Source files have no part in it, so results outlive a refact
 import copy
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -99,22 +100,19 @@ def recipe_of(cfg: Config, start: str) -> str:
 
 
 def weight_files(cfg: Config) -> dict[str, str]:
-    """The local files that a training's weights come from, each with a hash of its content.
+    """The local files that a model and its weights come from, each with a hash of its content.
+
+    They stand under ``load_from``, ``init_cfg``, ``pretrained``, ``teacher_ckpt`` and the like.
 
     Args:
         cfg: The full training config. Weights that have to be downloaded are known by their name,
             which is part of the recipe.
     """
-    named = {'load_from': cfg.get('load_from')}
-    named |= {
-        place: value
-        for place, value in walk({'model': cfg.model})
-        if place.endswith(('.checkpoint', '.pretrained'))
-    }
+    places = walk({'load_from': cfg.get('load_from'), 'model': cfg.model})
     return {
         place: hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for place, file in named.items()
-        if isinstance(file, str) and Path(file).is_file()
+        for place, file in places
+        if isinstance(file, str) and os.path.isfile(file)
     }
 
 

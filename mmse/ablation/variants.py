@@ -87,11 +87,12 @@ def resolve(study: Study) -> list[Variant]:
     """
     variants = []
     for task in study.tasks:
+        # First: what is read last sets the default scope, and it may be of another codebase.
+        pretraining = _pretraining(task, task.pretraining) if task.pretraining else None
         base = _read_base(task)
         for metric in (task.metric, *(o.of for o in task.secondary if is_metric(o))):
             check_metric(metric, base, task.base)
         _check_overrides(base, task.overrides, f'overrides, {task.base}')
-        pretraining = _pretraining(task, task.pretraining) if task.pretraining else None
         known: dict[str, str] = {}
         for arm in study.arms:
             _check_overrides(base, arm.overrides, f'arm {arm.name!r}, {task.base}')
@@ -123,18 +124,19 @@ def trials_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Trial]:
         UserError: The data of a variant are not there or cannot be read.
     """
     read: dict[str, str] = {}  # arms seldom differ in their data, which are read once
-    data = [_data_of(variant, read) for variant in variants]
-    before = [v.pretraining and _data_of(v.pretraining, read) for v in variants]
-    return [
-        Trial(
-            variant,
-            seed,
-            data[i],
-            Trial(variant.pretraining, seed, before[i] or '') if variant.pretraining else None,
-        )
-        for seed in seeds
-        for i, variant in enumerate(variants)
-    ]
+    data = {
+        id(each): _data_of(each, read)
+        for variant in variants
+        for each in (variant, variant.pretraining)
+        if each is not None
+    }
+
+    def trial(variant: Variant, seed: int) -> Trial:
+        before = variant.pretraining
+        first = trial(before, seed) if before is not None else None
+        return Trial(variant, seed, data[id(variant)], first)
+
+    return [trial(variant, seed) for seed in seeds for variant in variants]
 
 
 def _data_of(variant: Variant, read: dict[str, str]) -> str:

@@ -65,8 +65,8 @@ def judge(
     """All contrasts of all outcomes of a study.
 
     The contrasts of the metrics, with the comparisons across tasks, are one family for Holm's
-    correction, those of the secondary
-    outcomes another. A contrast keeps the verdict, and the numbers, of the look that decided it.
+    correction, those of the secondary outcomes another. A contrast keeps the verdict, and the
+    numbers, of the look that decided it.
 
     Args:
         plan: The plan.

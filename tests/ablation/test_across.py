@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from scipy.stats import t
+from support.simulated_study import OF_NO_TRAINING
 
 from mmse.ablation.across import parse_across
 from mmse.ablation.identity import RESULTS_VERSION
@@ -64,18 +65,9 @@ def trials(effects, dose=0.2):
             recipe='r',
             data='d',
             results_version=RESULTS_VERSION,
-            environment={},
+            **OF_NO_TRAINING,
             metrics={'m': SMALLEST[task] * (100 + seed + (arm == 'both') * effects[task][seed])},
             curves={},
-            loss=[],
-            iterations=1,
-            training_time_s=1.0,
-            step_time_s=1.0,
-            peak_memory_bytes=1,
-            parameters=1,
-            scalars={},
-            cpu_threads=1,
-            log=[],
             dose={'layer1.0': {**DOSE, 'moved': dose if task == 'seg' else 0.2}},
         )
         for task in SMALLEST

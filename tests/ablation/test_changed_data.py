@@ -12,6 +12,7 @@ import pytest
 from mmengine.config import Config
 from support.ablations import trials, write_study
 from support.engine import IN_PROCESS, SHAPES
+from support.simulated_study import OF_NO_TRAINING
 
 from mmse.ablation.folders import Folders
 from mmse.ablation.records import FinishedTrial
@@ -84,18 +85,9 @@ def untrained(folders: Sequence[Path]) -> Iterator[tuple[Path, int]]:
         assignment = Assignment.from_config(Config.fromfile(folder / 'config.py'))
         FinishedTrial(
             **asdict(assignment.head),
-            environment={},
+            **OF_NO_TRAINING,
             metrics={assignment.metric: 0.5},
             curves={assignment.metric: [[8, 0.5]]},
-            loss=[[8, 1.0]],
-            iterations=8,
-            training_time_s=1.0,
-            step_time_s=1.0,
-            peak_memory_bytes=1,
-            parameters=1,
-            scalars={},
-            cpu_threads=1,
-            log=[],
         ).write(Path(assignment.record))
         yield folder, 0
 

@@ -1,15 +1,18 @@
 """Studies whose arms start from a plain network that the study itself has trained."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from support.ablations import ATTENTION, ablate, trials, write_study
 from support.engine import IN_PROCESS
 
 from mmse.ablation.folders import Folders
+from mmse.ablation.identity import weight_files
 from mmse.ablation.plan import read_plan
 from mmse.ablation.pretraining import freeze_pretrainings, in_order
 from mmse.ablation.scheduler import run
@@ -163,6 +166,34 @@ def test_other_weights_under_the_same_name_are_other_trials(tmp_path, tiny_confi
     for named in ({'load_from': str(weights)}, {'model.backbone.init_cfg': init_cfg}):
         assert ids(b'one', named) == ids(b'one', named)
         assert not ids(b'one', named) & ids(b'two', named)
+
+
+def test_every_file_of_weights_counts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('teacher.pth', 'mask.pth', 'whole.pth'):
+        Path(name).write_bytes(name.encode())
+    model = {
+        'type': 'Distiller',
+        'teacher_ckpt': 'teacher.pth',
+        'backbone': {'type': 'ResNet', 'pretrained': 'torchvision://resnet50'},
+        'heads': [{'init_cfg': [{'type': 'Pretrained', 'checkpoint': str(tmp_path / 'mask.pth')}]}],
+    }
+    found = weight_files(Config({'model': model, 'load_from': 'whole.pth'}))
+    assert found == {
+        'load_from': sha256(b'whole.pth').hexdigest(),
+        'model.teacher_ckpt': sha256(b'teacher.pth').hexdigest(),
+        'model.heads.0.init_cfg.0.checkpoint': sha256(b'mask.pth').hexdigest(),
+    }
+
+
+def test_a_pretraining_of_another_codebase(tmp_path, tiny_configs):
+    """What it sets while it is read, the default scope above all, does not reach the arms."""
+    first = {**pretraining(tiny_configs['det']), 'metric': 'coco/bbox_mAP'}
+    alone = resolve(read_study(write_study(tmp_path, tiny_configs['seg'])))
+    file = write_study(tmp_path, tiny_configs['seg'], pretraining=first)
+    variants = resolve(read_study(file))
+    assert DefaultScope.get_current_instance().scope_name == 'mmseg'
+    assert [v.cfg.to_dict() for v in variants] == [v.cfg.to_dict() for v in alone]
 
 
 def test_mistakes_are_named(tmp_path, tiny_configs):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.simulated_study import DATA, dose_of, simulate_study
+from support.simulated_study import DATA, OF_NO_TRAINING, dose_of, simulate_study
 
 from mmse.ablation import stats
 from mmse.ablation.identity import RESULTS_VERSION
@@ -29,18 +29,6 @@ from mmse.ablation.verdicts import judge
 from mmse.utils.errors import UserError
 
 HEAD = {'task': '', 'recipe': 'r', 'results_version': RESULTS_VERSION, 'data': DATA}
-OTHER = {
-    'environment': {},
-    'loss': [],
-    'iterations': 8,
-    'training_time_s': 1.0,
-    'step_time_s': 1.0,
-    'peak_memory_bytes': 1,
-    'parameters': 1,
-    'scalars': {},
-    'cpu_threads': 1,
-    'log': [],
-}
 
 
 def plan_with(looks, *, arms=2, smallest=0.001, secondary=()):
@@ -70,7 +58,7 @@ def plan_with(looks, *, arms=2, smallest=0.001, secondary=()):
 def trial(arm, seed, metric, dose=0.2, curve=None, metrics=()):
     return FinishedTrial(
         **HEAD,
-        **OTHER,
+        **OF_NO_TRAINING,
         id=f'{arm}-{seed}',
         arm=arm,
         seed=seed,

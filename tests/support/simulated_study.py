@@ -1,5 +1,7 @@
 """A simulated study with known effects, for tests of its report."""
 
+from typing import Any
+
 import numpy as np
 from mmengine.config import Config
 from support.ablations import ATTENTION, write_study
@@ -23,6 +25,21 @@ TRUTH = {
     'squeeze=avg, residual=on': 52.0,
     'squeeze=both, residual=off': 50.0,
     'squeeze=both, residual=on': 52.0,
+}
+
+
+# What a trial's file holds of a training, where none was.
+OF_NO_TRAINING: dict[str, Any] = {
+    'environment': {},
+    'loss': [],
+    'iterations': 8,
+    'training_time_s': 1.0,
+    'step_time_s': 1.0,
+    'peak_memory_bytes': 1,
+    'parameters': 1,
+    'scalars': {},
+    'cpu_threads': 1,
+    'log': [],
 }
 
 
