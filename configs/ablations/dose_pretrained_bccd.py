@@ -1,3 +1,3 @@
 """The dose curve of new attention on pretrained backbones, on BCCD."""
 
-_base_ = ['_base_/dose.py', '_base_/pretrained_bccd.py']
+_base_ = ['_base_/dose.py', '_base_/bccd_pretrained.py']

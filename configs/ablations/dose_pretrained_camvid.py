@@ -1,3 +1,3 @@
 """The dose curve of new attention on pretrained backbones, on CamVid."""
 
-_base_ = ['_base_/dose.py', '_base_/pretrained_camvid.py']
+_base_ = ['_base_/dose.py', '_base_/camvid_pretrained.py']

@@ -1,3 +1,3 @@
 """The claim on BCCD, from pretrained backbones."""
 
-_base_ = ['_base_/squeeze_x_residual.py', '_base_/pretrained_bccd.py']
+_base_ = ['_base_/squeeze_x_residual.py', '_base_/bccd_pretrained.py']

@@ -1,3 +1,3 @@
 """The claim on CamVid, from pretrained backbones."""
 
-_base_ = ['_base_/squeeze_x_residual.py', '_base_/pretrained_camvid.py']
+_base_ = ['_base_/squeeze_x_residual.py', '_base_/camvid_pretrained.py']
