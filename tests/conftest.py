@@ -55,6 +55,13 @@ def log_levels() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def compilations() -> None:
+    """No test finds what others compiled: torch compiles one function for few sizes in a process."""
+    if 'torch._dynamo' in sys.modules:
+        torch._dynamo.reset()
+
+
+@pytest.fixture(autouse=True)
 def checks_of_data(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

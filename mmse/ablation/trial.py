@@ -80,7 +80,8 @@ def run_trial(folder: Path) -> None:
         folder: Its working folder, with ``config.py``, whose ``ablation`` is an ``Assignment``.
 
     Raises:
-        UserError: The config or the data cannot be used, or the metric is not among the results.
+        UserError: The config, the data or the pretraining cannot be used, or the metric is not
+            among the results.
         NotYetError: The training that gives its backbone's weights has not ended.
     """
     commit = source_commit()
@@ -126,10 +127,14 @@ def _pretrained(assignment: Assignment) -> Pretrained | None:
 
     Raises:
         NotYetError: It is still being trained.
+        UserError: Its folder has been removed.
     """
     if assignment.pretraining is None:
         return None
-    found = read_pretrained(Path(assignment.pretraining))
+    folder = Path(assignment.pretraining)
+    if not (folder / 'config.py').is_file():
+        raise UserError(f'the pretraining {folder} has been removed: run the study again')
+    found = read_pretrained(folder)
     if found is None:
         raise NotYetError
     return found

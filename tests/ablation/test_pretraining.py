@@ -1,6 +1,7 @@
 """Studies whose arms start from a plain network that the study itself has trained."""
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from mmengine.registry import DefaultScope
 from support.ablations import ATTENTION, ablate, trials, write_study
 from support.engine import IN_PROCESS
 
-from mmse.ablation.folders import Folders
+from mmse.ablation.folders import Folders, freeze
 from mmse.ablation.identity import weight_files
 from mmse.ablation.plan import read_plan
 from mmse.ablation.pretraining import freeze_pretrainings, in_order
 from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
+from mmse.ablation.trial import NotYetError, run_trial
 from mmse.ablation.variants import resolve, trials_of
 from mmse.utils.errors import UserError
 
@@ -139,6 +141,20 @@ def test_a_pretraining_comes_before_the_first_trial_that_needs_it(tmp_path, tiny
         *('pretraining-seed0', 'plain-seed0', 'se-seed0'),
         *('pretraining-seed1', 'plain-seed1', 'se-seed1'),
     ]
+
+
+def test_a_trial_does_not_wait_for_a_pretraining_that_was_removed(tmp_path, tiny_configs):
+    first = pretraining(tiny_configs['seg'])
+    study = read_study(write_study(tmp_path, tiny_configs['seg'], pretraining=first))
+    trial = trials_of(resolve(study), study.seeds)[0]
+    folder = tmp_path / 'work' / trial.id
+    (missing,) = freeze_pretrainings([trial], tmp_path / 'work')
+    freeze(trial, folder, tmp_path / 'record.json', keep_checkpoints=False)
+    with pytest.raises(NotYetError):
+        run_trial(folder)
+    shutil.rmtree(missing)
+    with pytest.raises(UserError, match=r'the pretraining .*pretraining-seed0-.* has been removed'):
+        run_trial(folder)
 
 
 def test_the_pretraining_is_part_of_what_a_trial_is(tmp_path, tiny_configs):
