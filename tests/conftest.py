@@ -56,7 +56,7 @@ def log_levels() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def compilations() -> None:
-    """No test finds what others compiled: torch compiles one function for few sizes in a process."""
+    """Torch compiles a function for few sizes in a process, and those of other tests count."""
     if 'torch._dynamo' in sys.modules:
         torch._dynamo.reset()
 
