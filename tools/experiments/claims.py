@@ -6,6 +6,7 @@
 import argparse
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,30 +45,53 @@ PARTS = {
     'At least 4 hidden channels are better (read with the sign turned)': 'min_hidden 1 for 4',
 }
 STEADY = {'Residual gating steadies training': 'residual gating at x 16'}
-# Studies in the order of their worth: name, what they are made on, their claims, and what they
-# cannot speak of.
+SQUEEZE = {'avg+max squeeze helps': 'avg+max squeeze'}
+DENSE = {'avg+max squeeze helps more': 'dense tasks beyond classification'}
 SMALL = 'larger networks and images, longer and pretrained training'
 SCRATCH = 'larger networks and images, longer training'
-STUDIES: tuple[tuple[str, str, dict[str, str], str], ...] = (
-    ('squeeze_x_residual_det', 'detection', BOTH, SMALL),
-    ('squeeze_x_residual_seg', 'segmentation', BOTH, SMALL),
-    ('default_start_det', 'detection, random gates', BOTH, SMALL),
-    ('default_start_seg', 'segmentation, random gates', BOTH, SMALL),
-    ('squeeze_x_residual_bccd', 'BCCD', BOTH, SMALL),
-    ('squeeze_x_residual_camvid', 'CamVid', BOTH, SMALL),
-    ('pretrained_bccd', 'BCCD, pretrained', BOTH, SCRATCH),
-    ('pretrained_camvid', 'CamVid, pretrained', BOTH, SCRATCH),
-    ('checklist_det', 'detection', PARTS, SMALL),
-    ('checklist_seg', 'segmentation', PARTS, SMALL),
-    ('steadiness_det', 'detection', STEADY, SMALL),
-    ('steadiness_seg', 'segmentation', STEADY, SMALL),
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a study says on one of its tasks.
+
+    Args:
+        study: Its name.
+        on: What it is made on, in words.
+        claims: What is said, with the name of the contrast that tests it.
+        silent: What the study cannot speak of.
+        task: Name of the task, where the study has several; without, what compares them.
+    """
+
+    study: str
+    on: str
+    claims: Mapping[str, str]
+    silent: str
+    task: str = ''
+
+
+# In the order of their worth.
+STUDIES = (
+    Tested('squeeze_x_residual_det', 'detection', BOTH, SMALL),
+    Tested('squeeze_x_residual_seg', 'segmentation', BOTH, SMALL),
+    Tested('default_start_det', 'detection, random gates', BOTH, SMALL),
+    Tested('default_start_seg', 'segmentation, random gates', BOTH, SMALL),
+    Tested('squeeze_x_residual_bccd', 'BCCD', BOTH, SMALL),
+    Tested('squeeze_x_residual_camvid', 'CamVid', BOTH, SMALL),
+    Tested('pretrained_bccd', 'BCCD, pretrained', BOTH, SCRATCH),
+    Tested('pretrained_camvid', 'CamVid, pretrained', BOTH, SCRATCH),
+    Tested('checklist_det', 'detection', PARTS, SMALL),
+    Tested('checklist_seg', 'segmentation', PARTS, SMALL),
+    Tested('steadiness_det', 'detection', STEADY, SMALL),
+    Tested('steadiness_seg', 'segmentation', STEADY, SMALL),
+    Tested('squeeze_by_task', 'classification', SQUEEZE, SMALL, 'classification'),
+    Tested('squeeze_by_task', 'detection, beside a classifier', SQUEEZE, SMALL, 'detection'),
+    Tested('squeeze_by_task', 'segmentation, beside a classifier', SQUEEZE, SMALL, 'segmentation'),
+    Tested('squeeze_by_task', 'dense tasks less classification', DENSE, SMALL),
 )
 # Claims that are not about the metric of the task.
 OUTCOMES = {'Residual gating steadies training': 'diverged'}
 OPEN_CLAIMS = {
-    '"in dense tasks, not in classification"': (
-        '`configs/ablations/squeeze_by_task.py`: no trials yet'
-    ),
     'the same at full scale': '`..._coco.py`, `..._ade20k.py` ([cost](../docs/scale.md))',
     'in mixed precision': 'needs a GPU',
 }
@@ -94,48 +118,55 @@ class Row:
 
 def studied() -> dict[str, Summary]:
     """The studies that have trials."""
-    folders = {name: RESULTS / 'ablations' / name for name, *_ in STUDIES}
+    folders = {tested.study: RESULTS / 'ablations' / tested.study for tested in STUDIES}
     return {n: summarise(f) for n, f in folders.items() if (f / 'plan.json').is_file()}
 
 
 def rows(found: dict[str, Summary]) -> list[Row]:
     """Every claim of these studies; the columns of the table from dose to verdict."""
     table = []
-    for study, on, claims, silent in STUDIES:
-        if study not in found:
+    for tested in STUDIES:
+        if tested.study not in found:
             continue
-        (task,) = found[study].tasks
-        for said, name in claims.items():
+        summary = found[tested.study]
+        tasks = [task for task in summary.tasks if task.name == tested.task]
+        asked = [c for task in tasks for c in (*task.contrasts, *task.secondary)]
+        for said, name in tested.claims.items():
             outcome = OUTCOMES.get(said, '')
             contrast = next(
-                c
-                for c in (*task.contrasts, *task.secondary)
-                if (c.outcome, c.name) == (outcome, name)
+                c for c in asked or summary.across if (c.outcome, c.name) == (outcome, name)
             )
-            link = f'[{study}](ablations/{study}/report.md), {name}{outcome and ": "}{outcome}'
-            effect = f'{_effect(task, contrast)}; {len(contrast.estimate.differences)} seeds'
-            cells = (_dose(task, study, name), effect, contrast.verdict, silent)
-            table.append(Row(f'{said} ({on})', link, cells))
+            unit = outcome or (tasks[0].metric_label if tasks else 'smallest effects of interest')
+            page = f'[{tested.study}](ablations/{tested.study}/report.md)'
+            effect = f'{_effect(contrast, unit)}; {len(contrast.estimate.differences)} seeds'
+            dose = _dose(tasks or summary.tasks, tested.study, name)
+            cells = (dose, effect, contrast.verdict, tested.silent)
+            where = f'{page}, {name}{outcome and ": "}{outcome}'
+            table.append(Row(f'{said} ({tested.on})', where, cells))
     return table
 
 
-def _effect(task: TaskSummary, contrast: ContrastSummary) -> str:
+def _effect(contrast: ContrastSummary, unit: str) -> str:
     low, high = contrast.estimate.t_interval
     if not math.isfinite(low):
         return '-'
     digits = max(1, contrast.digits - 1)
     values = (f'{value:+.{digits}f}' for value in (contrast.estimate.mean, low, high))
     mean, low_text, high_text = values
-    unit = contrast.outcome or task.metric_label
     return f'{mean} ({low_text} to {high_text}, {contrast.coverage}) {unit}'
 
 
-def _dose(task: TaskSummary, study: str, contrast: str) -> str:
-    arms = {arm.name: arm for arm in task.arms}
+def _dose(tasks: Sequence[TaskSummary], study: str, contrast: str) -> str:
     plan = read_plan(RESULTS / 'ablations' / study)
+    contrast = next((a.contrast for a in plan.across if a.name == contrast), contrast)
     weights = next(c.weights for c in plan.contrasts if c.name == contrast)
     doses = [
-        [d for arm in weights if (d := arms[arm].median_dose(key)) is not None]
+        [
+            dose
+            for task in tasks
+            for arm in task.arms
+            if arm.name in weights and (dose := arm.median_dose(key)) is not None
+        ]
         for key in ('moved', 'over_images')
     ]
     if not all(doses):
@@ -146,8 +177,7 @@ def _dose(task: TaskSummary, study: str, contrast: str) -> str:
 def owed(found: dict[str, Summary]) -> str:
     """What the metric of each study owes to the attention, over all its arms, in a sentence."""
     lines = []
-    for study, summary in found.items():
-        (task,) = summary.tasks
+    for study, task in ((study, task) for study, of in found.items() for task in of.tasks):
         parts = []
         for to, words in (('start', 'to the attention'), ('mean', 'to its looking at the image')):
             values = [v for arm in task.attended for v in arm.owed(to).values()]
@@ -156,7 +186,8 @@ def owed(found: dict[str, Summary]) -> str:
                 parts.append(
                     f'{mean:+.{task.digits - 1}f} {words} (at most {most:+.{task.digits - 1}f})'
                 )
-        lines.append(f'- {study}: {task.metric_label} owes {", ".join(parts)}.')
+        name = f'{study}, {task.name}' if task.name else study
+        lines.append(f'- {name}: {task.metric_label} owes {", ".join(parts)}.')
     return '\n'.join(lines)
 
 
@@ -171,9 +202,9 @@ def page() -> str:
     knocked = '\n\n## What the trained networks owe to their attention\n\n' + owed(found) + '\n'
     missing = ['## Not asked yet', '', '| claim | what would ask it |', '|---|---|']
     missing += [
-        f'| {"; ".join(claims)} ({on}) | `configs/ablations/{study}.py`: no trials yet |'
-        for study, on, claims, _ in STUDIES
-        if study not in found
+        f'| {"; ".join(t.claims)} ({t.on}) | `configs/ablations/{t.study}.py`: no trials yet |'
+        for t in STUDIES
+        if t.study not in found
     ]
     missing += [f'| {claim} | {config} |' for claim, config in OPEN_CLAIMS.items()]
     return HEAD + '\n'.join(lines) + knocked + '\n' + '\n'.join(missing) + '\n' + END
