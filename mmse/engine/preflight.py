@@ -123,11 +123,8 @@ def check_learning_rates(cfg: Config) -> None:
     Raises:
         UserError: It names the factor that would have no effect, and what to take instead.
     """
-    given: Any = cfg.get('param_scheduler') or []
-    for scheduler in given if _is_list(given) else [given]:
-        if 'OneCycleLR' in str(scheduler.get('type')) and not _is_list(scheduler.get('eta_max')):
-            break
-    else:
+    schedulers = dict(walk({'param_scheduler': cfg.get('param_scheduler')})).values()
+    if not any(isinstance(s, Mapping) and _is_one_cycle(s) for s in schedulers):
         return
     paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg')
     for place, value in walk(paramwise, 'optim_wrapper.paramwise_cfg'):
@@ -138,8 +135,11 @@ def check_learning_rates(cfg: Config) -> None:
             )
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
+def _is_one_cycle(scheduler: Mapping[str, Any]) -> bool:
+    """Whether it sets one learning rate for all parameters."""
+    of_rates = 'LR' in str(scheduler.get('type')) or scheduler.get('param_name') == 'lr'
+    one = not isinstance(scheduler.get('eta_max'), list | tuple)
+    return 'OneCycle' in str(scheduler.get('type')) and of_rates and one
 
 
 def _check_evaluators(cfg: Config, splits: Sequence[str], built_in: Sequence[Path]) -> None:

@@ -347,9 +347,14 @@ def test_factors_of_the_learning_rate_beside_one_cycle(
     check_learning_rates(Config({'optim_wrapper': wrapper, 'param_scheduler': cosine}))
     several = {**CYCLE, 'eta_max': [0.1, 0.01]}
     check_learning_rates(Config({'optim_wrapper': wrapper, 'param_scheduler': several}))
-    cfg = Config({'optim_wrapper': wrapper, 'param_scheduler': CYCLE})
-    if place is None:
-        check_learning_rates(cfg)
-        return
-    with pytest.raises(UserError, match=re.escape(f'paramwise_cfg.{place} has no effect beside')):
-        check_learning_rates(cfg)
+    momentum = {**CYCLE, 'type': 'OneCycleParamScheduler', 'param_name': 'momentum'}
+    check_learning_rates(Config({'optim_wrapper': wrapper, 'param_scheduler': momentum}))
+    # Alone, in a list, and by the name of what it derives from.
+    for schedule in (CYCLE, [cosine, CYCLE], {**momentum, 'param_name': 'lr'}):
+        cfg = Config({'optim_wrapper': wrapper, 'param_scheduler': schedule})
+        if place is None:
+            check_learning_rates(cfg)
+            continue
+        message = re.escape(f'paramwise_cfg.{place} has no effect beside')
+        with pytest.raises(UserError, match=message):
+            check_learning_rates(cfg)
