@@ -17,9 +17,19 @@ from mmengine.hooks import (
 )
 from mmengine.runner import Runner
 
-from mmse.gates.dose import Start, Sums, dose, held, mean_gains, of_network, summed, sums_over
+from mmse.gates.dose import (
+    Sums,
+    at_start,
+    dose,
+    held,
+    mean_gains,
+    of_network,
+    start_weights,
+    summed,
+)
 from mmse.gates.watch import backbones
 from mmse.hooks.finite_loss import DivergedError
+from mmse.models import ChannelAttention
 from mmse.utils.files import read_json, replacing, write_json
 
 
@@ -29,7 +39,7 @@ class Validation:
 
     Args:
         metrics: Its finite metrics.
-        dose: See ``mmse.gates.dose.dose``; None if the gains at the start are not known.
+        dose: See ``mmse.gates.dose.dose``; None if the attention at the start is not known.
     """
 
     metrics: Mapping[str, float]
@@ -40,12 +50,13 @@ class Validations(Hook):
     """Keeps every validation in a file, because a resumed trial repeats none.
 
     Args:
-        folder: The trial's working folder, which gets ``validations.json`` and ``start_gains.pth``.
+        folder: The trial's working folder, which gets ``validations.json`` and
+            ``start_attention.pth``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / 'validations.json'
-        self.start_file = folder / 'start_gains.pth'
+        self.start_file = folder / 'start_attention.pth'
         self.is_fresh = False  # no validation was seen in this process
         self._sums: dict[str, Sums] | None = None
         self._watching = ExitStack()
@@ -60,52 +71,49 @@ class Validations(Hook):
         }
 
     def before_train(self, runner: Runner) -> None:
-        """Keep the gains with which the training starts."""
+        """Keep the attention with which the training starts."""
         if self.start_file.is_file() or runner.iter > 0 or _is_compiled(runner):
             return
-        # Loaders draw the seeds of their workers: the training must not see that one more was used.
-        with torch.random.fork_rng(devices=[]):
-            start = Start.of(sums_over(_model(runner), runner.val_loop.dataloader))
         with replacing(self.start_file) as part:
-            torch.save(vars(start), part)
+            torch.save(start_weights(_model(runner)), part)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Begin to sum up what the attention does."""
         self._watching.close()
         self.is_fresh = True
-        if not _is_compiled(runner):
-            self._sums = self._watching.enter_context(summed(runner.model))
+        if (started := self._started(runner)) is not None:
+            self._sums = self._watching.enter_context(summed(_model(runner), started))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add one validation; JSON has no NaN, and a class without a pixel has no IoU."""
         self._watching.close()
-        start = self._start()
-        there = None if start is None or self._sums is None else dose(self._sums, start)
+        there = None if self._sums is None else dose(self._sums)
         if there and not math.isfinite(of_network(there, 'moved')):
             raise DivergedError(f'the gains are not finite at iteration {runner.iter}')
         kept = {**self.read(), runner.iter: Validation(_finite(metrics or {}), there)}
         write_json(self.file, {step: asdict(validation) for step, validation in kept.items()})
 
     def knock_out(self, runner: Runner) -> dict[str, dict[str, float]]:
-        """Validate with every gain held at its start, and at its mean in the last validation.
+        """Validate with the attention of the start, and with the mean gains of the last validation.
 
         Returns:
             The metrics by what the gains were, ``'start'`` and ``'mean'``; nothing without
             attention.
         """
-        start, sums = self._start(), self._sums
-        if start is None or not sums:
+        started, sums = self._started(runner), self._sums
+        if started is None or not sums:
             return {}
         found = {}
-        for name, gains in (('start', start.mean), ('mean', mean_gains(sums))):
-            with _only_evaluating(runner), held(runner.model, gains):
+        for name, gains in (('start', started), ('mean', mean_gains(sums))):
+            with _only_evaluating(runner), held(_model(runner), gains):
                 found[name] = _finite(runner.val_loop.run())
         return found
 
-    def _start(self) -> Start | None:
-        if not self.start_file.is_file():
+    def _started(self, runner: Runner) -> dict[str, ChannelAttention] | None:
+        """The attention of each block as it was at the start, if it can be watched."""
+        if not self.start_file.is_file() or _is_compiled(runner):
             return None
-        return Start(**torch.load(self.start_file, weights_only=True))
+        return at_start(_model(runner), torch.load(self.start_file, weights_only=True))
 
 
 def _model(runner: Runner) -> Any:

@@ -1,21 +1,23 @@
 """How far an attention moves away from its start, and what a metric owes to it.
 
-The gain of a channel is what its residual branch is multiplied by: g, or 1 + alpha * g. All numbers
-are about r, the gain over the mean gain that the same block had before the training.
+The gain of a channel is what its residual branch is multiplied by: g, or 1 + alpha * g. It is
+compared with the gain that the attention would give with the weights that it started with, for the
+same features. All numbers are about r, the gain over the mean of those gains.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmse.gates.watch import SATURATED, watched
+from mmse.gates.watch import SATURATED, attentions, gains_of, watched
 from mmse.models import ChannelAttention
 from mmse.models.functional import gain
+
+Weights = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass
@@ -25,14 +27,19 @@ class Sums:
     images: int = 0
     gain: Tensor | float = 0.0
     square: Tensor | float = 0.0
+    start: Tensor | float = 0.0  # the gains that it would have with its weights at the start
+    change: Tensor | float = 0.0  # squared differences from them
     closed: Tensor | float = 0.0
     open: Tensor | float = 0.0
 
-    def add(self, gate: Tensor, gained: Tensor) -> None:
-        """Add a batch: gates and gains, (B, C) each."""
+    def add(self, gate: Tensor, gained: Tensor, at_start: Tensor) -> None:
+        """Add a batch: gates, gains, and gains with the weights at the start, (B, C) each."""
+        gained, at_start = gained.double(), at_start.double()
         self.images += len(gate)
-        self.gain += gained.double().sum(0).cpu()
-        self.square += gained.double().square().sum(0).cpu()
+        self.gain += gained.sum(0).cpu()
+        self.square += gained.square().sum(0).cpu()
+        self.start += at_start.sum(0).cpu()
+        self.change += (gained - at_start).square().sum(0).cpu()
         self.closed += (gate < SATURATED).double().sum(0).cpu()
         self.open += (gate > 1 - SATURATED).double().sum(0).cpu()
 
@@ -42,48 +49,46 @@ def mean_gains(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
     return {name: torch.as_tensor(of.gain / of.images) for name, of in sums.items()}
 
 
-def deviations(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
-    """The standard deviation of the gain of every channel over the images by block, (C,)."""
-    means = mean_gains(sums)
-    squares = {name: torch.as_tensor(of.square / of.images) for name, of in sums.items()}
-    return {name: (squares[name] - means[name] ** 2).clamp(min=0).sqrt() for name in sums}
+def start_weights(model: nn.Module) -> Weights:
+    """A copy of the weights of every attention of a model, by block."""
+    return copy.deepcopy({name: module.state_dict() for name, module in attentions(model)})
 
 
-@dataclass(frozen=True)
-class Start:
-    """The gains with which a training starts, over its validation images.
+def at_start(model: nn.Module, weights: Weights) -> dict[str, ChannelAttention]:
+    """A copy of every attention of a model, by block, with other weights.
 
     Args:
-        mean: Mean of each channel by block, (C,).
-        deviation: Standard deviation of each channel over the images, likewise.
+        model: A model with ``SEResNet`` backbones.
+        weights: What ``start_weights`` gave.
     """
-
-    mean: Mapping[str, Tensor]
-    deviation: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, sums: Mapping[str, Sums]) -> 'Start':
-        """That of a pass over the images."""
-        return cls(mean_gains(sums), deviations(sums))
+    copies = {}
+    for name, attention in attentions(model):
+        copies[name] = copy.deepcopy(attention)
+        copies[name].watcher = None
+        copies[name].load_state_dict(dict(weights[name]))
+    return copies
 
 
 @contextmanager
-def summed(model: nn.Module) -> Iterator[dict[str, Sums]]:
+def summed(model: nn.Module, started: Mapping[str, ChannelAttention]) -> Iterator[dict[str, Sums]]:
     """Sum up what the attention does in every forward pass inside the context.
 
     Args:
         model: A model with ``SEResNet`` backbones that are not compiled.
+        started: Each attention as it was at the start.
 
     Yields:
         The sums of each block, which grow pass by pass.
     """
     found: dict[str, Sums] = {}
 
-    def keep(name: str, attention: ChannelAttention) -> Callable[[Tensor], None]:
-        def watch(gate: Tensor) -> None:
+    def keep(name: str, attention: ChannelAttention) -> Callable[[Tensor, Tensor], None]:
+        def watch(gate: Tensor, squeezed: Tensor) -> None:
             gate = gate.float()
             gained = gain(gate, attention.settings.residual, alpha_of(attention))
-            found.setdefault(name, Sums()).add(gate, gained)
+            with torch.no_grad():
+                before = gains_of(started[name], squeezed)
+            found.setdefault(name, Sums()).add(gate, gained, before)
 
         return watch
 
@@ -92,17 +97,19 @@ def summed(model: nn.Module) -> Iterator[dict[str, Sums]]:
 
 
 @contextmanager
-def held(model: nn.Module, gains: Mapping[str, Tensor]) -> Iterator[None]:
-    """Hold gains constant in every forward pass inside the context: the same for all images.
+def held(model: nn.Module, gains: Mapping[str, Tensor | ChannelAttention]) -> Iterator[None]:
+    """Put other gains in place of those of the attention in every forward pass in the context.
 
     Args:
         model: A model that computes no gradients meanwhile.
-        gains: The gains of each block, (C,).
+        gains: By block: constant gains, (C,), the same for all images; or an attention of the same
+            squeezes, whose gains are taken.
     """
 
-    def hold(name: str, attention: ChannelAttention) -> Callable[[Tensor], None]:
-        def overwrite(gate: Tensor) -> None:
-            wanted = gains[name]
+    def hold(name: str, attention: ChannelAttention) -> Callable[[Tensor, Tensor], None]:
+        def overwrite(gate: Tensor, squeezed: Tensor) -> None:
+            other = gains[name]
+            wanted = other if isinstance(other, Tensor) else gains_of(other, squeezed)
             if (alpha := alpha_of(attention)) is not None:
                 # An alpha of 0 leaves the branch as it is, whatever the gate.
                 wanted = (wanted - 1) / alpha if alpha else torch.zeros_like(wanted)
@@ -120,56 +127,33 @@ def alpha_of(attention: ChannelAttention) -> float | None:
     return float(alpha.detach()) if isinstance(alpha, Tensor) else alpha
 
 
-def sums_over(model: BaseModel, batches: Iterable[Mapping[str, Any]]) -> dict[str, Sums]:
-    """Run the backbone over images and sum up what its attention does.
-
-    Args:
-        model: A model with ``SEResNet`` backbones; it is left in the mode that it was in.
-        batches: Batches as the validation loader of the model gives them.
-    """
-    training = model.training
-    model.eval()
-    with torch.no_grad(), summed(model) as found:
-        for batch in batches:
-            if hasattr(model, 'extract_feat'):
-                model.extract_feat(model.data_preprocessor(batch, False)['inputs'])
-            else:
-                model.val_step(batch)
-    model.train(training)
-    return found
-
-
-def dose(sums: Mapping[str, Sums], start: Start) -> dict[str, dict[str, float]]:
+def dose(sums: Mapping[str, Sums]) -> dict[str, dict[str, float]]:
     """What became of the gains of each block since the start.
 
     Args:
         sums: What the attention of each block does to some images.
-        start: What it did to the same images at the start.
 
     Returns:
-        By block: ``moved``, the root mean square over the channels of the change of r's mean and
-        deviation over the images; from the identity, whose gains do not vary, this is the root
-        mean square of r - 1 over images and channels. ``mean``, the mean of r; ``over_channels``,
-        the standard deviation over the channels of r's mean over the images; ``over_images``, the
-        root mean square over the channels of r's standard deviation over the images; and the
-        shares of gates that are ``closed`` (below 0.05) and ``open`` (above 0.95).
+        By block: ``moved``, the root mean square over images and channels of the change of r;
+        ``mean``, the mean of r; ``over_channels``, the standard deviation over the channels of r's
+        mean over the images; ``over_images``, the root mean square over the channels of r's
+        standard deviation over the images; and the shares of gates that are ``closed`` (below
+        0.05) and ``open`` (above 0.95).
     """
     rows = {}
-    means, spreads = mean_gains(sums), deviations(sums)
     for name, of in sums.items():
-        reference = start.mean[name].double()
-        mean, spread = means[name] / reference, spreads[name] / reference
-        change = spread - start.deviation[name] / reference
-        shares = {
-            key: float(torch.as_tensor(getattr(of, key)).mean() / of.images)
-            for key in ('closed', 'open')
-        }
+        mean, square, start, change, closed, opened = (
+            torch.as_tensor(total) / of.images
+            for total in (of.gain, of.square, of.start, of.change, of.closed, of.open)
+        )
+        variance = (square - mean.square()).clamp(min=0) / start.square()
         rows[name] = {
-            'moved': float(((mean - 1).square() + change.square()).mean().sqrt()),
-            'mean': float(mean.mean()),
-            'over_channels': float(mean.std(correction=0)),
-            'over_images': float(spread.square().mean().sqrt()),
-            **shares,
+            'moved': float((change / start.square()).mean().sqrt()),
+            'mean': float((mean / start).mean()),
+            'over_channels': float((mean / start).std(correction=0)),
+            'over_images': float(variance.mean().sqrt()),
+            'closed': float(closed.mean()),
+            'open': float(opened.mean()),
         }
     return rows
 

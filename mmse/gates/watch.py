@@ -34,9 +34,20 @@ def stage_of(block: str) -> str:
     return block.rpartition('.')[0]
 
 
+def gains_of(attention: ChannelAttention, squeezed: Tensor) -> Tensor:
+    """The gain of each channel, (B, C), that an attention makes from squeezes of other features.
+
+    Args:
+        attention: The attention.
+        squeezed: Average and maximum of each channel, or the one that it takes, (S, B, C).
+    """
+    by_name = dict(zip(attention.settings.squeeze.split('+'), squeezed, strict=True))
+    return attention.excite(by_name.get('avg'), by_name.get('max'))
+
+
 @contextmanager
 def watched(
-    model: nn.Module, watcher: Callable[[str, ChannelAttention], Callable[[Tensor], None]]
+    model: nn.Module, watcher: Callable[[str, ChannelAttention], Callable[[Tensor, Tensor], None]]
 ) -> Iterator[None]:
     """Show every gate of a model, inside the context, to a watcher of its block.
 
@@ -45,7 +56,8 @@ def watched(
 
     Args:
         model: A model with ``SEResNet`` backbones that are not compiled.
-        watcher: Makes the watcher of a block, from its name and its attention.
+        watcher: Makes the watcher of a block, from its name and its attention. It gets the gate,
+            (B, C), and the squeezes that it was made from, (S, B, C).
     """
     found = list(attentions(model))
     before = [attention.watcher for _, attention in found]
@@ -70,8 +82,8 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     gates: dict[str, Tensor] = {}
 
-    def keep(name: str, _: ChannelAttention) -> Callable[[Tensor], None]:
-        return lambda gate: gates.update({name: gate.float()})
+    def keep(name: str, _: ChannelAttention) -> Callable[[Tensor, Tensor], None]:
+        return lambda gate, _: gates.update({name: gate.float()})
 
     with watched(model, keep):
         yield gates

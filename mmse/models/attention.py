@@ -58,7 +58,7 @@ class ChannelAttention(nn.Module):
             start = functional.inverse_softplus(resolved.temperature)
             self.raw_temperature = nn.Parameter(torch.tensor([start]))
         self.random_start = True
-        self.watcher: Callable[[Tensor], None] | None = None
+        self.watcher: Callable[[Tensor, Tensor], None] | None = None
 
     @property
     def temperature(self) -> Tensor | float:
@@ -76,13 +76,14 @@ class ChannelAttention(nn.Module):
     def gate(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:
         """The gate g of each channel, (B, C), from average and maximum, (B, C) each or None.
 
-        ``watcher``, if there is one, is shown every gate.
+        ``watcher``, if there is one, is shown every gate and what it was made from, (S, B, C).
         """
         s = functional.fuse(s_avg, s_max, self.fusion_logits)
         z = self.fc2(functional.ACTIVATIONS[self.settings.act](self.fc1(s)))
         g = functional.gate(z, self.settings.gate, self.temperature)
         if self.watcher is not None:
-            self.watcher(g.detach())
+            squeezed = [s for s in (s_avg, s_max) if s is not None]
+            self.watcher(g.detach(), torch.stack(squeezed).detach())
         return g
 
     def excite(self, s_avg: Tensor | None, s_max: Tensor | None) -> Tensor:

@@ -63,7 +63,8 @@ def excite(
 ) -> tuple[Tensor, Excited]:
     """The gain of each channel, (B, C), and what its gradients need.
 
-    It computes in the precision of the layers. The attention's watcher is shown the gate.
+    It computes in the precision of the layers. The attention's watcher is shown the gate and what
+    it is made from.
 
     Args:
         attention: The attention.
@@ -86,7 +87,7 @@ def excite(
     raw = tensors.get('raw_temperature')
     g = functional.gate(z, settings.gate, settings.temperature if raw is None else F.softplus(raw))
     if attention.watcher is not None:
-        attention.watcher(g.detach())
+        attention.watcher(g.detach(), squeezed.detach())
     q = functional.gain(g, settings.residual, tensors.get('alpha', attention.alpha))
     return q, Excited(s, h, hidden, None if raw is None else z, g, weights)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmse.gates.dose import Start, dose, held, mean_gains, of_network, summed
+from mmse.gates.dose import at_start, dose, held, mean_gains, of_network, start_weights, summed
 from mmse.models import SEResNet
 
 ATTENTIONS = ['se', 'sepp_v2_residual', {'gate': 'hardsigmoid', 'residual': True, 'alpha': -0.5}]
@@ -22,29 +22,42 @@ def network(attention, fused=True):
     return net
 
 
-def gains_by_hand(net, images):
-    """Gates and gains of every block and image, from hooks on composed modules."""
+def shaken(net):
+    """Each attention with other weights, as if they were those of the start."""
+    found = at_start(net, start_weights(net))
+    for attention in found.values():
+        for parameter in attention.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return found
+
+
+def by_hand(attention, x):
+    """Gates and gains of an attention."""
+    s = [x.mean((2, 3)), x.amax((2, 3))]
+    p = (
+        attention.fusion_logits.softmax(0)
+        if attention.fusion_logits is not None
+        else (1, 1 if 'max' in attention.settings.squeeze else 0)
+    )
+    z = attention.fc2(
+        {'relu': torch.relu, 'silu': nn.functional.silu}[attention.settings.act](
+            attention.fc1(p[0] * s[0] + p[1] * s[1])
+        )
+    )
+    hard = attention.settings.gate == 'hardsigmoid'
+    g = ((z / 6 + 0.5).clamp(0, 1)) if hard else torch.sigmoid(z)
+    return g, 1 + float(attention.alpha) * g if attention.settings.residual else g
+
+
+def gains_by_hand(net, started, images):
+    """Gates, gains, and gains at the start of every block and image, from composed modules."""
     found = {}
 
     def keep(name, attention):
         def hook(_, args, output):
-            x = args[0]
-            s = [x.mean((2, 3)), x.amax((2, 3))]
-            p = (
-                attention.fusion_logits.softmax(0)
-                if attention.fusion_logits is not None
-                else (1, 1 if 'max' in attention.settings.squeeze else 0)
-            )
-            z = attention.fc2(
-                {'relu': torch.relu, 'silu': nn.functional.silu}[attention.settings.act](
-                    attention.fc1(p[0] * s[0] + p[1] * s[1])
-                )
-            )
-            hard = attention.settings.gate == 'hardsigmoid'
-            g = ((z / 6 + 0.5).clamp(0, 1)) if hard else torch.sigmoid(z)
-            q = 1 + float(attention.alpha) * g if attention.settings.residual else g
-            torch.testing.assert_close(output, x * q[..., None, None], rtol=1e-4, atol=1e-5)
-            found.setdefault(name, []).append((g, q))
+            g, q = by_hand(attention, args[0])
+            torch.testing.assert_close(output, args[0] * q[..., None, None], rtol=1e-4, atol=1e-5)
+            found.setdefault(name, []).append((g, q, by_hand(started[name], args[0])[1]))
 
         return hook
 
@@ -67,37 +80,44 @@ def gains_by_hand(net, images):
 @pytest.mark.parametrize('fused', [True, False])
 def test_the_dose_is_that_of_gains_by_hand(attention, fused):
     net = network(attention, fused)
+    started = shaken(net)
     images = [torch.randn(3, 3, 32, 32), torch.randn(2, 3, 32, 48)]
-    with torch.no_grad(), summed(net) as sums:
+    with torch.no_grad(), summed(net, started) as sums:
         for batch in images:
             net(batch)
-    start = {name: torch.linspace(0.4, 1.3, q.shape[1]) for name, (_, q) in _first(net).items()}
-    rows = dose(sums, Start(start, {name: torch.zeros_like(v) for name, v in start.items()}))
-    by_hand = gains_by_hand(net, images)
+    rows = dose(sums)
+    by_hand = gains_by_hand(net, started, images)
     assert list(rows) == list(by_hand)
-    for name, (g, q) in by_hand.items():
-        r = q / start[name].double()
-        over_images = r.var(0, correction=0).mean().sqrt()
+    for name, (g, q, before) in by_hand.items():
+        r = q / before.mean(0)
         expected = {
-            'moved': (r - 1).square().mean().sqrt(),
+            'moved': (r - before / before.mean(0)).square().mean().sqrt(),
             'mean': r.mean(),
             'over_channels': r.mean(0).std(correction=0),
-            'over_images': over_images,
+            'over_images': r.var(0, correction=0).mean().sqrt(),
             'closed': (g < 0.05).double().mean(),
             'open': (g > 0.95).double().mean(),
         }
         for key, value in expected.items():
             assert rows[name][key] == pytest.approx(float(value), rel=1e-3, abs=1e-5), (name, key)
-        parts = (rows[name]['mean'] - 1, rows[name]['over_channels'], rows[name]['over_images'])
-        assert rows[name]['moved'] == pytest.approx(math.hypot(*parts), rel=1e-6)
         torch.testing.assert_close(mean_gains(sums)[name], q.mean(0), rtol=1e-4, atol=1e-5)
     for key in ('moved', 'over_images'):
-        by_hand = math.sqrt(sum(row[key] ** 2 for row in rows.values()) / len(rows))
-        assert of_network(rows, key) == pytest.approx(by_hand)
+        squares = [row[key] ** 2 for row in rows.values()]
+        assert of_network(rows, key) == pytest.approx(math.sqrt(sum(squares) / len(squares)))
 
 
-def _first(net):
-    return gains_by_hand(net, [torch.randn(1, 3, 32, 32)])
+@pytest.mark.parametrize('attention', ['se', 'sepp_v2_residual'])
+def test_from_the_identity_the_dose_is_the_distance_of_r_from_one(attention):
+    """Its parts: the mean of r, its spread over the channels and its spread over the images."""
+    net = network(attention)
+    started = at_start(net, start_weights(net))
+    for module in started.values():
+        nn.init.zeros_(module.fc2.weight)
+    with torch.no_grad(), summed(net, started) as sums:
+        net(torch.randn(5, 3, 32, 32))
+    for row in dose(sums).values():
+        parts = (row['mean'] - 1, row['over_channels'], row['over_images'])
+        assert row['moved'] == pytest.approx(math.hypot(*parts), rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS, ids=str)
@@ -133,8 +153,8 @@ def test_what_watched_before_watches_again():
     net = network('se')
     seen = []
     for _, block in net.attention_blocks():
-        block.attention.watcher = seen.append
-    with torch.no_grad(), summed(net):
+        block.attention.watcher = lambda gate, squeezed: seen.append((gate, squeezed))
+    with torch.no_grad(), summed(net, at_start(net, start_weights(net))):
         net(torch.randn(1, 3, 32, 32))
     assert not seen
     net(torch.randn(1, 3, 32, 32))
@@ -143,23 +163,40 @@ def test_what_watched_before_watches_again():
 
 def test_nothing_moves_without_attention():
     net = SEResNet(18, base_channels=8).eval()
-    with torch.no_grad(), summed(net) as sums:
+    with torch.no_grad(), summed(net, {}) as sums:
         net(torch.randn(1, 3, 32, 32))
-    assert (dose(sums, Start({}, {})), of_network({}, 'moved')) == ({}, 0.0)
+    assert (dose(sums), of_network({}, 'moved')) == ({}, 0.0)
 
 
-def test_gates_that_vary_from_the_start_have_not_moved_by_that():
-    """Attention as torch draws it: what counts is how mean and deviation have changed."""
-    net, images = network('se'), torch.randn(4, 3, 32, 32)
-    with torch.no_grad(), summed(net) as sums:
-        net(images)
-    rows = dose(sums, Start.of(sums))
+@pytest.mark.parametrize('attention', ATTENTIONS, ids=str)
+def test_features_that_change_are_no_dose(attention):
+    """Attention as torch draws it: its gains follow the features, and it has not moved by that."""
+    net = network(attention)
+    started = at_start(net, start_weights(net))
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_var.uniform_(0.2, 0.5)
+    with torch.no_grad(), summed(net, started) as sums:
+        net(torch.randn(4, 3, 32, 32))
+    rows = dose(sums)
     assert of_network(rows, 'moved') < 1e-6 < of_network(rows, 'over_images')
-    start = Start.of(sums)
-    wider = Start(start.mean, {name: 0.5 * value for name, value in start.deviation.items()})
-    for name, row in dose(sums, wider).items():
-        by_hand = (0.5 * start.deviation[name] / start.mean[name]).square().mean().sqrt()
-        assert row['moved'] == pytest.approx(float(by_hand), rel=1e-6)
+
+
+@pytest.mark.parametrize('attention', ATTENTIONS, ids=str)
+@pytest.mark.parametrize('fused', [True, False])
+def test_the_attention_of_the_start_in_place_of_the_learned_one(attention, fused):
+    """Against the same network with the weights of the start, a learned alpha included."""
+    net, other = network(attention, fused), network(attention, fused)
+    started = shaken(net)
+    for name, block in other.attention_blocks():
+        block.attention.load_state_dict(started[name].state_dict())
+    image = torch.randn(2, 3, 48, 32)
+    with torch.no_grad():
+        learned = net(image)
+        with held(net, started):
+            found = net(image)
+        for a, b in zip(found, other(image), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[-1], learned[-1], rtol=1e-2)
 
 
 def test_an_alpha_of_zero_can_be_held():
@@ -178,7 +215,7 @@ def test_an_alpha_of_zero_can_be_held():
 
 def test_two_backbones_keep_their_names():
     pair = nn.ModuleDict({'colour': network('se'), 'depth': network('se_max')})
-    with torch.no_grad(), summed(pair) as sums:
+    with torch.no_grad(), summed(pair, at_start(pair, start_weights(pair))) as sums:
         for net in pair.values():
             net(torch.randn(1, 3, 32, 32))
     assert len(sums) == 16
