@@ -69,7 +69,7 @@ def is_metric(outcome: Outcome) -> bool:
 
 def target_of(of: str) -> float | None:
     """The value of ``'steps to VALUE'``; None for anything else."""
-    found = re.fullmatch(r'steps to ([\d.]+)', of)
+    found = re.fullmatch(r'steps to (\d+\.?\d*|\.\d+)', of)
     return float(found[1]) if found else None
 
 
@@ -77,7 +77,9 @@ def spikes(loss: Sequence[float]) -> int:
     """The number of points of a loss curve that lie half as high again as those before.
 
     Args:
-        loss: The curve; each point is compared with the median of the five before it.
+        loss: The curve that a trial keeps, of at most 100 points, so that a spike is as long as a
+            hundredth of the training or longer; each point is compared with the median of the five
+            before it.
     """
     return sum(
         loss[i] > SPIKE * statistics.median(loss[i - BEFORE : i]) for i in range(BEFORE, len(loss))

@@ -1,5 +1,6 @@
 """The plan of a study: the question as it stood when its trials were run, kept beside them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.outcomes import Outcome
 from mmse.ablation.study import SMALLEST_DOSE, Study
 from mmse.ablation.variants import Trial
+from mmse.models.settings import describe
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
+
+NOTHING = describe(None)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class PlannedTask:
     smallest_effect: float
     secondary: Sequence[Outcome] = ()
     pretraining: PlannedPretraining | None = None
+    exploratory: Sequence[str] = ()  # outcomes that were added or changed after trials had ended
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class PlannedVariant:
     data: str
     attention: str
     config: str
+
+    @property
+    def attends(self) -> bool:
+        """Whether a backbone of it has attention."""
+        return set(self.attention.split('; ')) != {NOTHING}
 
 
 @dataclass(frozen=True)
@@ -215,38 +225,64 @@ def update_plan(folder: Path, plan: Plan) -> Plan:
     """Write the plan into the folder of its results.
 
     A contrast is registered if it stood in the plan before the first trial ended, with the same
-    metrics, outcomes, smallest effects, smallest dose and training; one that is added or changed
-    later is exploratory. One that is left out later stays, so that the others are corrected for
-    it. Seeds beyond the last look that stood in the plan are exploratory.
+    metrics, smallest effects, smallest dose and training, and an outcome likewise; one that is
+    added or changed later is exploratory. One that is left out later stays, so that the others are
+    corrected for it. Seeds beyond the last look that stood in the plan are exploratory. What stood
+    in the plan then is kept in ``registered.json`` from the first change on, so changing it back
+    is no loss.
 
     Returns:
         The plan as it was written.
     """
-    if (folder / 'plan.json').is_file() and any((folder / 'trials').glob('*.json')):
-        plan = _kept_to(read_plan(folder), plan)
-    write_json(folder / 'plan.json', asdict(plan))
+    file, first = folder / 'plan.json', folder / 'registered.json'
+    if file.is_file() and any((folder / 'trials').glob('*.json')):
+        registered = _read(first if first.is_file() else file)
+        plan = _kept_to(registered, plan)
+        if not first.is_file() and _plain(plan) != _plain(registered):
+            write_json(first, asdict(registered))
+    else:
+        first.unlink(missing_ok=True)
+    write_json(file, asdict(plan))
     return plan
+
+
+def _plain(plan: Plan) -> Any:
+    return json.loads(json.dumps(asdict(plan)))
 
 
 def _kept_to(old: Plan, new: Plan) -> Plan:
     """A plan with what an older one, for which trials have ended, had registered."""
     recipes = {(v.task, v.arm): v.recipe for v in old.variants}
-    same_question = (old.tasks, old.smallest_dose) == (new.tasks, new.smallest_dose) and all(
-        recipes.get((v.task, v.arm), v.recipe) == v.recipe for v in new.variants
+    asked, before = (
+        [replace(task, secondary=(), exploratory=()) for task in plan.tasks] for plan in (new, old)
     )
+    same_question = asked == before and old.smallest_dose == new.smallest_dose
+    same_question &= all(recipes.get((v.task, v.arm), v.recipe) == v.recipe for v in new.variants)
     common = min(len(old.counted), len(new.seeds))
     same_seeds = list(new.seeds[:common]) == list(old.counted[:common])
     arms = {arm.name for arm in new.arms}
-    tasks = {task.name for task in new.tasks}
+    names = {task.name for task in new.tasks}
     contrasts = _registered(new.contrasts, old.contrasts, same_question, arms)
-    across = _registered(new.across, old.across, same_question, tasks)
-    names = {contrast.name for contrast in contrasts}
+    across = _registered(new.across, old.across, same_question, names)
+    kept = {contrast.name for contrast in contrasts}
+    outcomes = {task.name: task.secondary for task in old.tasks}
     return replace(
         new,
         looks=old.looks if same_seeds else (),
         counted=old.counted,
+        tasks=[_with_outcomes_of(task, outcomes.get(task.name, ())) for task in new.tasks],
         contrasts=contrasts,
-        across=[each for each in across if each.contrast in names],
+        across=[each for each in across if each.contrast in kept],
+    )
+
+
+def _with_outcomes_of(task: PlannedTask, old: Sequence[Outcome]) -> PlannedTask:
+    """A task whose new outcomes are exploratory, with the old ones that it has left out."""
+    names = {outcome.name for outcome in task.secondary}
+    return replace(
+        task,
+        secondary=[*task.secondary, *(outcome for outcome in old if outcome.name not in names)],
+        exploratory=[outcome.name for outcome in task.secondary if outcome not in old],
     )
 
 
@@ -275,6 +311,10 @@ def read_plan(folder: Path) -> Plan:
     file = folder / 'plan.json'
     if not file.is_file():
         raise UserError(f'{folder} has no plan.json: run the ablation first (tools/ablate.py run)')
+    return _read(file)
+
+
+def _read(file: Path) -> Plan:
     try:
         return Plan.from_json(read_json(file))
     except (KeyError, TypeError, ValueError) as error:

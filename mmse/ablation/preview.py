@@ -7,11 +7,13 @@ from mmse.ablation.folders import Folders
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.looks import LEVEL, levels
 from mmse.ablation.pilot import read_pilot
-from mmse.ablation.stats import reach
+from mmse.ablation.plan import plan_of
+from mmse.ablation.questions import PRIMARY, questions
+from mmse.ablation.stats import SECONDARY, reach
 from mmse.ablation.study import Study
 from mmse.ablation.tasks import Task
 from mmse.ablation.timing import trial_seconds
-from mmse.ablation.variants import Variant, resolve, trials_of
+from mmse.ablation.variants import Trial, Variant, resolve, trials_of
 from mmse.utils.errors import UserError
 from mmse.utils.text import duration
 
@@ -40,11 +42,17 @@ def print_preview(study: Study, results: Path) -> None:
         f'{len(variants) * len(study.seeds)} trials: {len(study.arms)} arms x '
         f'{len(study.tasks)} tasks x {len(study.seeds)} seeds; results version {RESULTS_VERSION}'
     )
+    plan = plan_of(study, [Trial(variant, study.seeds[0], '') for variant in variants])
+    primary, secondary = (
+        [q for q in questions(plan, []) if (q.outcome == PRIMARY) is first]
+        for first in (True, False)
+    )
     for look, level in zip(study.looks, levels(study.looks), strict=True):
         if len(study.looks) > 1:
             print(f'Look at {look} seeds, which spends {level:.2g} of the level of {LEVEL}:')
-        comparisons = len(study.contrasts) * len(study.tasks) + len(study.across)
-        print(reach(look, comparisons, level))
+        print(reach(look, len(primary), level))
+        if secondary:
+            print(reach(look, len(secondary), level, SECONDARY))
     for task in study.tasks:
         _print_pilot(study, task, variants, results)
     seconds = 0.0

@@ -5,14 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmse.ablation.contrasts import Contrast
+from mmse.ablation.outcomes import Outcome
 from mmse.ablation.plan import Plan, PlannedAcross, PlannedTask, PlannedVariant
 from mmse.ablation.records import FailedTrial, FinishedTrial
 from mmse.ablation.stats import Estimate, estimate
-from mmse.models.settings import describe
 
 Values = Mapping[str, Mapping[int, float]]  # by arm and seed
 NOT_TESTED = 'not tested'
-NOTHING = describe(None)
+OF_ATTENTION = ('saturated', 'moved', 'over_images')  # outcomes of no plain network
 PRIMARY = ''  # the outcome that is the metric of the task
 ACROSS = ''  # the task of what is compared across tasks, which then have names
 
@@ -25,8 +25,9 @@ class Question:
         task: Name of the task; ``ACROSS`` for a comparison across tasks.
         outcome: Name of the secondary outcome, or ``PRIMARY``.
         contrast: The contrast.
-        registered: Whether it stood in the plan before the first trial ended.
+        registered: Whether it and the outcome stood in the plan before the first trial ended.
         smallest_effect: The smallest effect of interest.
+        metric: The metric of the task; None for a comparison across tasks.
         values: The values by arm and seed.
         attended: The variants with attention that it compares.
         trials: The finished trials, at least those of its arms.
@@ -37,6 +38,7 @@ class Question:
     contrast: Contrast
     registered: bool
     smallest_effect: float
+    metric: str | None
     values: Values
     attended: Sequence[PlannedVariant]
     trials: Sequence[FinishedTrial]
@@ -75,6 +77,24 @@ class Question:
         ]
         return bool(medians) and max(medians) < smallest_dose
 
+    def hangs_on_nothing(self, seeds: Collection[int]) -> bool:
+        """Whether the metric of no arm owes its attention a tenth of the smallest effect."""
+        if self.metric is None:
+            return False
+        owed = [
+            statistics.mean(parts)
+            for variant in self.attended
+            if (parts := self._owed(variant, seeds, self.metric))
+        ]
+        return bool(owed) and max(map(abs, owed)) < self.smallest_effect / 10
+
+    def _owed(self, variant: PlannedVariant, seeds: Collection[int], metric: str) -> list[float]:
+        return [
+            trial.metrics[metric] - trial.knock_out['start'][metric]
+            for trial in self._of(variant, seeds)
+            if metric in trial.knock_out.get('start', {})
+        ]
+
     def _of(self, variant: PlannedVariant, seeds: Collection[int]) -> list[FinishedTrial]:
         place = (variant.task, variant.arm)
         return [t for t in self.trials if (t.task, t.arm) == place and t.seed in seeds]
@@ -97,22 +117,29 @@ def _of_task(
     variants = [variant for variant in plan.variants if variant.task == task.name]
     own = [trial for trial in trials if trial.task == task.name]
     finished = [trial for trial in own if isinstance(trial, FinishedTrial)]
+    attends = {variant.arm: variant.attends for variant in variants}
     metric = _by_arm(variants, [(t, t.metrics[task.metric]) for t in finished])
-    outcomes: list[tuple[str, float, Values]] = [(PRIMARY, task.smallest_effect, metric)]
+    outcomes: list[tuple[Outcome | None, Values]] = [(None, metric)]
     for outcome in task.secondary:
         values = _by_arm(variants, [(t, t.outcome(outcome, task.metric)) for t in own])
-        outcomes.append((outcome.name, outcome.smallest_effect, values))
+        outcomes.append((outcome, values))
     found = []
-    for name, smallest, values in outcomes:
+    for asked, values in outcomes:
         for contrast in plan.contrasts:
-            # A network without attention has no gates that could be saturated.
-            if name and any(own and not values[arm] for arm in contrast.weights):
+            if asked and asked.of in OF_ATTENTION and not all(map(attends.get, contrast.weights)):
                 continue
-            attended = [v for v in variants if v.arm in contrast.weights and v.attention != NOTHING]
-            registered = contrast.registered
+            registered = contrast.registered and not (asked and asked.name in task.exploratory)
             found.append(
                 Question(
-                    task.name, name, contrast, registered, smallest, values, attended, finished
+                    task.name,
+                    asked.name if asked else PRIMARY,
+                    contrast,
+                    registered,
+                    asked.smallest_effect if asked else task.smallest_effect,
+                    task.metric,
+                    values,
+                    [v for v in variants if v.arm in contrast.weights and v.attends],
+                    finished,
                 )
             )
     return found
@@ -140,6 +167,7 @@ def _across(plan: Plan, across: PlannedAcross, found: Sequence[Question]) -> Que
         Contrast(across.name, weights, across.description),
         across.registered,
         1.0,
+        None,
         values,
         [variant for _, _, question in parts for variant in question.attended],
         [trial for _, _, question in parts for trial in question.trials],

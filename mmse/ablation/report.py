@@ -8,6 +8,7 @@ from typing import Any
 
 from mmse.ablation.figures import draw_all
 from mmse.ablation.summary import Summary, summarise
+from mmse.ablation.verdicts import ContrastSummary
 from mmse.pages.html import write_page
 from mmse.pages.style import base64_of
 from mmse.utils.errors import UserError
@@ -59,10 +60,16 @@ def status_table(folder: Path) -> str:
                 looks = arm.median_dose('over_images')
                 shown += f'  dose {arm.dose:.3f} ({looks:.3f} by the image), {owed}'
             lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
-        lines += [f'  {c.name}: {c.verdict}' for c in task.contrasts]
-    lines += [f'{c.name}: {c.verdict}' for c in summary.across]
+        lines += [f'  {_effect(c)}' for c in task.contrasts]
+    lines += [_effect(c) for c in summary.across]
     lines += [f'failed: {trial.id}: {trial.reason}' for trial in summary.failed]
     return '\n'.join([*lines, *summary.notes])
+
+
+def _effect(contrast: ContrastSummary) -> str:
+    found, digits = contrast.estimate, contrast.digits
+    effect = f'{_signed(found.mean, digits)} ({_interval(found.t_interval, digits)})'
+    return f'{contrast.name}: {effect}: {contrast.verdict}'
 
 
 def _number(value: float, digits: int) -> str:

@@ -12,7 +12,9 @@ from mmse.ablation.contrasts import Contrast
 from mmse.ablation.looks import LEVEL
 
 UNDECIDED = 'undecided'
+SECONDARY = 'contrasts of secondary outcomes'
 RESAMPLES = 9999
+FLIPS = 2**16  # of which the smallest p is exact
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,14 @@ def bootstrap_interval(sample: np.ndarray, level: float = LEVEL) -> tuple[float,
 def sign_flip_p(sample: np.ndarray) -> float:
     """Two-sided p of the sign-flip test of a zero mean; exact up to 2^16 flips, sampled above."""
     test = stats.permutation_test(
-        (sample,), np.mean, permutation_type='samples', n_resamples=2**16, rng=0
+        (sample,), np.mean, permutation_type='samples', n_resamples=FLIPS, rng=0
     )
     return float(test.pvalue)
 
 
 def smallest_p(pairs: int) -> float:
     """The smallest two-sided p that the sign-flip test can give with so many pairs."""
-    return min(1.0, 2.0 ** (1 - pairs))
+    return min(1.0, 2.0 ** (1 - pairs) if 2**pairs <= FLIPS else 2 / (FLIPS + 1))
 
 
 def pairs_needed(contrasts: int, level: float = LEVEL) -> int:
@@ -109,34 +111,32 @@ def pairs_needed(contrasts: int, level: float = LEVEL) -> int:
         level: The level.
     """
     pairs = 1
-    while contrasts * smallest_p(pairs) >= level:
+    while contrasts * smallest_p(pairs) >= level and 2**pairs <= FLIPS:
         pairs += 1
     return pairs
 
 
-def reach(pairs: int, contrasts: int, level: float = LEVEL) -> str:
+def reach(pairs: int, contrasts: int, level: float = LEVEL, what: str = 'contrasts') -> str:
     """The smallest p that so many pairs can give, and whether it is small enough, in words.
 
     Args:
-        pairs: Number of seeds that have all arms of every contrast.
-        contrasts: Number of registered contrasts, on all tasks together.
+        pairs: Number of seeds that have all arms.
+        contrasts: Number of registered comparisons that are corrected for each other.
         level: What the last look may spend.
+        what: What they are called.
     """
+    if not contrasts:
+        return f'No {what} are registered, so every comparison is exploratory'
     smallest = smallest_p(pairs)
     text = (
-        f'{pairs} seeds have all arms of every contrast: the smallest two-sided p that they can '
-        f'give is {smallest:.2g}'
+        f'{pairs} seeds have all arms: the smallest two-sided p that they can give is '
+        f'{smallest:.2g}, {min(1.0, contrasts * smallest):.2g} after '
+        f"Holm's correction for {contrasts} {what}"
     )
-    if not contrasts:
-        return f'{text}. No contrast is registered, so every comparison is exploratory'
     needed = pairs_needed(contrasts, level)
     if pairs < needed:
-        return (
-            f'{text}. With {contrasts} contrasts, Holm-corrected, no effect of any size can reach '
-            f'{level:.2g}: that takes {needed} seeds'
-        )
-    corrected = contrasts * smallest
-    return f"{text}, {corrected:.2g} after Holm's correction for {contrasts} contrasts"
+        return f'{text}. No effect of any size can reach {level:.2g}: that takes {needed} seeds'
+    return text
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

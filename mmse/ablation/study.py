@@ -93,7 +93,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     - ``seeds``: a number of seeds, or a list of them;
     - ``looks``: the numbers of seeds at which verdicts are given, by default at the last only;
     - ``smallest_dose``: arms whose attention has moved less are not tested; see
-      ``mmse.gates.dose.moved``;
+      ``moved`` of ``mmse.gates.dose.dose``;
     - ``pilot``: the arm whose dose a pilot measures, by default the first with attention;
     - ``start``: ``'identity'``, where every arm begins as the network without attention, or
       ``'default'``, where the attention begins as torch draws it.

@@ -9,10 +9,18 @@ from mmse.ablation.looks import LEVEL
 from mmse.ablation.plan import Plan, PlannedPretraining, PlannedTask, read_plan
 from mmse.ablation.questions import ACROSS
 from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
-from mmse.ablation.stats import Estimate, reach
-from mmse.ablation.verdicts import ContrastSummary, decimals, difference, judge
+from mmse.ablation.stats import SECONDARY, Estimate, reach
+from mmse.ablation.verdicts import (
+    ContrastSummary,
+    decimals,
+    difference,
+    judge,
+    looks_reached,
+)
 from mmse.gates.dose import of_network
 from mmse.gates.watch import stage_of
+
+PERCENT = ('', 'accuracy', 'single-label', 'multi-label')  # mmseg's metrics have no prefix
 
 
 @dataclass(frozen=True)
@@ -136,9 +144,13 @@ class TaskSummary:
 
     @property
     def metric_label(self) -> str:
-        """The metric with its unit: mmdet's metrics are shares of 1, mmseg's percentages."""
-        name = self.metric.rpartition('/')[2].replace('_', ' ', 1)
-        return f'{name} (%)' if '/' not in self.metric else f'{name} (0 to 1)'
+        """The metric with its unit, as far as it is known.
+
+        mmdet's mAP is a share of 1; mmseg's and mmpretrain's metrics are percentages.
+        """
+        evaluator, _, name = self.metric.rpartition('/')
+        unit = ' (%)' if evaluator in PERCENT else ' (0 to 1)' if 'mAP' in name else ''
+        return name.replace('_', ' ', 1) + unit
 
     @property
     def digits(self) -> int:
@@ -177,11 +189,10 @@ def summarise(folder: Path) -> Summary:
     plan, trials = read_plan(folder), read_trials(folder)
     finished, left_out = comparable(plan, trials)
     failed = [trial for trial in trials if isinstance(trial, FailedTrial)]
-    judged, notes = judge(plan, [*finished, *(t for t in failed if belongs(t, plan))])
+    ended: list[FinishedTrial | FailedTrial] = [*finished]
+    ended += [trial for trial in failed if belongs(trial, plan)]
+    judged, notes = judge(plan, ended)
     primary = [c for c in judged if not c.outcome]
-    pairs = min((len(c.estimate.differences) for c in primary), default=0)
-    registered = sum(c.registered for c in primary)
-    level = min((c.estimate.level for c in primary), default=LEVEL)
     return Summary(
         plan.name,
         [
@@ -198,11 +209,26 @@ def summarise(folder: Path) -> Summary:
             )
             for task in plan.tasks
         ],
-        [reach(pairs, registered, level), *notes, *_missing(plan, failed), *left_out],
+        [*_power(plan, ended, judged), *notes, *_missing(plan, failed), *left_out],
         failed,
         _provenance(finished),
         [c for c in primary if plan.across and c.task == ACROSS],
     )
+
+
+def _power(
+    plan: Plan,
+    ended: Sequence[FinishedTrial | FailedTrial],
+    judged: Sequence[ContrastSummary],
+) -> list[str]:
+    """What the seeds of the last look that was reached can show."""
+    reached = looks_reached(plan, ended)
+    seeds, level = reached[-1] if reached else (plan.seeds, LEVEL)
+    done = {(t.task, t.arm, t.seed) for t in ended if isinstance(t, FinishedTrial)}
+    pairs = sum(all((v.task, v.arm, seed) in done for v in plan.variants) for seed in seeds)
+    secondary = sum(c.registered for c in judged if c.outcome)
+    lines = [reach(pairs, sum(c.registered for c in judged if not c.outcome), level)]
+    return lines + [reach(pairs, secondary, level, SECONDARY)] * bool(secondary)
 
 
 def _missing(plan: Plan, failed: Sequence[FailedTrial]) -> list[str]:

@@ -104,7 +104,7 @@ def run_trial(folder: Path) -> None:
         keep_drawn_attention(cfg)
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=checkpoint is not None)
     runner = build_runner(cfg, model)
-    validations = Validations(folder)
+    validations = Validations(assignment.metric, folder)
     runner.register_hook(validations)
     runner.train()
     if runner.iter not in validations.read() or not validations.is_fresh:

@@ -1,6 +1,7 @@
 """What a trial's validations say: metrics, dose, and what the metric owes to the attention."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -50,11 +51,13 @@ class Validations(Hook):
     """Keeps every validation in a file, because a resumed trial repeats none.
 
     Args:
+        metric: The metric of the trial's task.
         folder: The trial's working folder, which gets ``validations.json`` and
             ``start_attention.pth``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, metric: str, folder: Path) -> None:
+        self.metric = metric
         self.file = folder / 'validations.json'
         self.start_file = folder / 'start_attention.pth'
         self.is_fresh = False  # no validation was seen in this process
@@ -90,7 +93,7 @@ class Validations(Hook):
         there = None if self._sums is None else dose(self._sums)
         if there and not math.isfinite(of_network(there, 'moved')):
             raise DivergedError(f'the gains are not finite at iteration {runner.iter}')
-        kept = {**self.read(), runner.iter: Validation(_finite(metrics or {}), there)}
+        kept = {**self.read(), runner.iter: Validation(self._kept(metrics or {}), there)}
         write_json(self.file, {step: asdict(validation) for step, validation in kept.items()})
 
     def knock_out(self, runner: Runner) -> dict[str, dict[str, float]]:
@@ -106,8 +109,22 @@ class Validations(Hook):
         found = {}
         for name, gains in (('start', started), ('mean', mean_gains(sums))):
             with _only_evaluating(runner), held(_model(runner), gains):
-                found[name] = _finite(runner.val_loop.run())
+                found[name] = self._kept(runner.val_loop.run())
         return found
+
+    def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The metrics that say something.
+
+        COCOeval gives -1 where there is no object of a size. mmdet gives no mAP for a detector that
+        finds nothing on any image: that is 0.
+        """
+        if re.fullmatch(r'coco/(bbox|segm)_mAP(_50|_75)?', self.metric):
+            metrics = {self.metric: 0.0, **metrics}
+        return {
+            key: float(value)
+            for key, value in metrics.items()
+            if math.isfinite(value) and not (value == -1 and key.startswith('coco/'))
+        }
 
     def _started(self, runner: Runner) -> dict[str, ChannelAttention] | None:
         """The attention of each block as it was at the start, if it can be watched."""
@@ -122,10 +139,6 @@ def _model(runner: Runner) -> Any:
 
 def _is_compiled(runner: Runner) -> bool:
     return any(backbone._compiled_call_impl is not None for backbone in backbones(runner.model))
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
 @contextmanager

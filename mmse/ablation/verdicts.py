@@ -12,6 +12,7 @@ from mmse.ablation.records import FailedTrial, FinishedTrial
 from mmse.ablation.stats import UNDECIDED, Estimate, estimate, holm, verdict
 
 CONSTANT = '; the gains hardly depend on the image'
+NOTHING_OWED = '; the metric owes the attention nothing'
 EXPLORATORY = 'exploratory'
 OPEN = (UNDECIDED, NOT_TESTED, EXPLORATORY)  # what a later look may change
 
@@ -75,7 +76,7 @@ def judge(
     Returns:
         The contrasts, and what is to be said of the looks.
     """
-    reached = _reached(plan, trials)
+    reached = looks_reached(plan, trials)
     asked = questions(plan, trials)
     families = [
         [q for q in asked if (q.outcome == PRIMARY) is primary] for primary in (True, False)
@@ -84,10 +85,10 @@ def judge(
     return summaries, _notes(plan, trials, reached)
 
 
-def _reached(
+def looks_reached(
     plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]
 ) -> list[tuple[Sequence[int], float]]:
-    """The seeds and the level of each look whose trials have all ended."""
+    """The seeds and the level of each look of a plan whose trials have all ended."""
     ended = {(trial.task, trial.arm, trial.seed) for trial in trials}
     needed = [(variant.task, variant.arm) for variant in plan.variants]
     reached = []
@@ -147,7 +148,11 @@ def _said(
     if question.contrast.is_interaction:
         words = ('positive', 'negative')
     said = verdict(estimate, p, question.smallest_effect, words)
-    return said + CONSTANT * question.is_constant(seeds, plan.smallest_dose)
+    if missing := len(seeds) - len(estimate.differences):
+        said += f'; {missing} of {len(seeds)} seeds are missing'
+    said += CONSTANT * question.is_constant(seeds, plan.smallest_dose)
+    owes_nothing = question.outcome == PRIMARY and question.hangs_on_nothing(seeds)
+    return said + NOTHING_OWED * owes_nothing
 
 
 def _notes(

@@ -116,13 +116,14 @@ def test_the_plans_configs_resolve_to_the_recipes_of_today(name, monkeypatch):
         assert getattr(plan, key) == getattr(asked, key), key
 
 
-def whole_seeds(name: str) -> int:
-    """How many seeds of a study, from 0 on, have all arms among the committed trials."""
-    trials = read_trials(ROOT / 'results/ablations' / name)
-    ended = [{t.seed for t in trials if t.arm == arm} for arm in {t.arm for t in trials}]
+def whole_seeds(name: str) -> list[int]:
+    """The seeds of a study that have all arms among the committed trials: the first of its plan."""
+    folder = ROOT / 'results/ablations' / name
+    plan, trials = read_plan(folder), read_trials(folder)
+    ended = [{t.seed for t in trials if t.arm == variant.arm} for variant in plan.variants]
     seeds = set.intersection(*ended)
-    assert seeds == set(range(len(seeds)))
-    return len(seeds)
+    assert seeds == set(plan.seeds[: len(seeds)])
+    return list(plan.seeds[: len(seeds)])
 
 
 @pytest.mark.parametrize('name', STUDIES)
@@ -130,14 +131,14 @@ def test_run_finds_every_committed_trial_finished(name, tmp_path, monkeypatch, c
     monkeypatch.chdir(ROOT)
     shutil.copytree(ROOT / 'results/ablations' / name, tmp_path / 'results')
     seeds = whole_seeds(name)
-    study = read_study(f'configs/ablations/{name}.py', {'seeds': seeds, 'looks': [seeds]})
+    study = read_study(f'configs/ablations/{name}.py', {'seeds': seeds, 'looks': [len(seeds)]})
     if name not in BUILT_IN:
         data = {v.arm: v.data for v in read_plan(tmp_path / 'results').variants}
         monkeypatch.setattr(variants, '_data_of', lambda variant, _: data.get(variant.arm.name))
     arms = resolve(study)
     folders = Folders(tmp_path / 'results', tmp_path / 'work')
     assert run(study, arms, folders, lambda waiting: pytest.fail('a trial is run')) == []
-    count = len(arms) * seeds
+    count = len(arms) * len(seeds)
     assert capsys.readouterr().out == f'{count} trials, {count} finished before\n'
 
 
@@ -211,7 +212,8 @@ def test_a_refactoring_leaves_every_committed_trial_valid(tmp_path):
     code = 'import runpy, sys, mmse; print(mmse.__file__)\n'
     for name in BUILT_IN:
         seeds = whole_seeds(name)
-        options = f"'--cfg-options', 'seeds={seeds}', 'looks=[{seeds}]'"
+        given = f'seeds={seeds}'.replace(' ', ''), f'looks=[{len(seeds)}]'
+        options = f"'--cfg-options', {given[0]!r}, {given[1]!r}"
         code += f"sys.argv = ['', 'run', 'configs/ablations/{name}.py', {options}]\n"
         code += "runpy.run_path('tools/ablate.py', run_name='__main__')\n"
     done = subprocess.run(
@@ -225,7 +227,7 @@ def test_a_refactoring_leaves_every_committed_trial_valid(tmp_path):
     assert Path(done.stdout.splitlines()[0]).is_relative_to(tmp_path)
     for name in BUILT_IN:
         arms = len(read_plan(ROOT / 'results/ablations' / name).variants)
-        count = arms * whole_seeds(name)
+        count = arms * len(whole_seeds(name))
         assert f'{count} trials, {count} finished before\n' in done.stdout
     assert not (tmp_path / 'data').exists()
 

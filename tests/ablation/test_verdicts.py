@@ -4,7 +4,7 @@ import gc
 import itertools
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from mmse.ablation.plan import (
 )
 from mmse.ablation.records import FailedTrial, FinishedTrial
 from mmse.ablation.summary import summarise
+from mmse.ablation.validations import Validations
 from mmse.ablation.verdicts import judge
 from mmse.utils.errors import UserError
 
@@ -171,6 +172,47 @@ def test_an_attention_that_hardly_moved_was_not_tested(effect):
     assert contrast.verdict == words
 
 
+@pytest.mark.parametrize(
+    ('owed', 'words'), [(0.0, '; the metric owes the attention nothing'), (0.2, '')]
+)
+def test_gains_on_which_nothing_hangs_are_named(owed, words):
+    """As on branches that start at zero: the gains move, and the knock-out changes nothing."""
+    plan = plan_with([8], smallest=1.0)
+    trials = [trial('plain', s, 0.01 * s) for s in range(8)]
+    for seed in range(8):
+        done = trial('arm 1', seed, 0.02 * seed)
+        knock_out = {'start': {'m': done.metrics['m'] - owed}, 'mean': dict(done.metrics)}
+        trials.append(replace(done, knock_out=knock_out))
+    (contrast,), _ = judge(plan, trials)
+    assert contrast.verdict == f'no effect larger than 1{words}'
+
+
+def test_seeds_that_are_missing_are_named():
+    plan = plan_with([8], smallest=1.0)
+    trials = [trial(a, s, 0.01 * s) for a in ('plain', 'arm 1') for s in range(8)]
+    lost = trials.pop()
+    trials.append(
+        FailedTrial(
+            **{**HEAD, 'id': lost.id, 'arm': lost.arm, 'seed': lost.seed},
+            environment={},
+            reason='exit code 3',
+            last_lines=[],
+            diverged=True,
+        )
+    )
+    (contrast,), _ = judge(plan, trials)
+    assert contrast.verdict == 'undecided with 7 seeds; 1 of 8 seeds are missing'
+
+
+def test_plain_networks_with_two_backbones_have_no_attention():
+    plan = plan_with([2], smallest=1.0)
+    pair = [
+        replace(v, attention='; '.join([v.attention] * 2 if v.arm == 'plain' else ['se', 'se']))
+        for v in plan.variants
+    ]
+    assert [variant.attends for variant in pair] == [False, True]
+
+
 def test_trials_that_did_not_record_their_dose_are_not_believed():
     plan = plan_with([2])
     old = [replace(trial(a, s, 1.0), dose=None) for a in ('plain', 'arm 1') for s in range(2)]
@@ -243,6 +285,7 @@ def test_each_family_is_corrected_for_all_that_is_registered_in_it():
     [
         ({'of': 'm'}, r'dict\(of=\.\.\., smallest_effect'),
         ({'of': 'steps to x', 'smallest_effect': 1}, r"of: 'steps to x' given"),
+        ({'of': 'steps to 1.2.3', 'smallest_effect': 1}, r"of: 'steps to 1.2.3' given"),
         ({'of': 'm', 'smallest_effect': 0}, r'smallest_effect: 0 given'),
         ({'of': 'm', 'smallest_effect': float('nan')}, r'smallest_effect: nan given'),
         ({'of': 'm', 'smallest_effect': float('inf')}, r'smallest_effect: inf given'),
@@ -306,6 +349,78 @@ def test_fewer_seeds_for_a_while_change_nothing(tmp_path):
     again = update_plan(results, plan)
     assert (list(again.looks), list(again.seeds)) == ([8], list(range(8)))
     assert 'helps' in {c.verdict for c in summarise(results).tasks[0].contrasts}
+
+
+def test_what_the_seeds_can_show_is_said_for_the_last_look(tmp_path):
+    """Also where an earlier one has decided a contrast, and keeps its seeds."""
+    results = simulate_study(tmp_path)
+    plan = read_plan(results)
+    task = replace(plan.tasks[0], smallest_effect=1000.0)
+    (results / 'plan.json').write_text(
+        json.dumps(asdict(replace(plan, looks=[4, 8], tasks=[task])))
+    )
+    summary = summarise(results)
+    assert {len(c.estimate.differences) for c in summary.tasks[0].contrasts} == {4}
+    assert summary.notes[0].startswith('8 seeds have all arms: the smallest two-sided p')
+
+
+@pytest.mark.parametrize(
+    ('metric', 'label'),
+    [
+        ('coco/bbox_mAP', 'bbox mAP (0 to 1)'),
+        ('mIoU', 'mIoU (%)'),
+        ('accuracy/top1', 'top1 (%)'),
+        ('mine/score', 'score'),
+    ],
+)
+def test_units_of_metrics(tmp_path, metric, label):
+    (task,) = summarise(simulate_study(tmp_path)).tasks
+    assert replace(task, metric=metric).metric_label == label
+
+
+def test_metrics_that_say_nothing_and_detectors_that_find_nothing(tmp_path):
+    """COCOeval gives -1 for sizes that the data lack; mmdet gives no mAP without any box."""
+    kept = Validations('coco/bbox_mAP', tmp_path)._kept
+    sizes = {'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_s': -1.0, 'coco/bbox_mAP_m': math.nan}
+    assert kept(sizes) == {'coco/bbox_mAP': 0.2}
+    assert kept({}) == {'coco/bbox_mAP': 0.0}
+    assert kept({'coco/bbox_mAP': -1.0}) == {}  # no object at all
+    assert Validations('mIoU', tmp_path)._kept({'change': -1.0}) == {'change': -1.0}
+
+
+def test_a_change_that_is_taken_back_is_no_loss(tmp_path):
+    """Such as ``run --cfg-options start=default seeds=...``, and then the study as it was."""
+    results = simulate_study(tmp_path)
+    plan, before = read_plan(results), summarise(results).tasks[0].contrasts
+    others = [replace(variant, recipe='of random gates') for variant in plan.variants]
+    update_plan(results, replace(plan, variants=others, seeds=[20, 21], looks=[2]))
+    changed = update_plan(results, replace(plan, smallest_dose=0.01))
+    assert not any(contrast.registered for contrast in changed.contrasts)
+    update_plan(results, plan)
+    assert summarise(results).tasks[0].contrasts == before
+    for file in results.glob('trials/*.json'):
+        file.unlink()
+    update_plan(results, changed)  # nothing has ended: this is a new study
+    assert not (results / 'registered.json').exists()
+
+
+def test_an_outcome_that_came_late_is_exploratory_alone(tmp_path):
+    results = simulate_study(tmp_path)
+    plan, before = read_plan(results), summarise(results).tasks[0].contrasts
+    first, late = Outcome('speed', 'steps to 0.5', 1.0), Outcome('late', 'diverged', 0.1)
+    for outcomes in ([first], [first, late]):
+        tasks = [replace(task, secondary=outcomes) for task in plan.tasks]
+        written = update_plan(results, replace(plan, tasks=tasks))
+        assert written.tasks[0].exploratory == [outcome.name for outcome in outcomes]
+    (task,) = summarise(results).tasks
+    assert task.contrasts == before
+    assert {c.verdict.partition(':')[0] for c in task.secondary} == {'exploratory'}
+    # One that was registered stays, so that the others are corrected for it.
+    registered = replace(plan, tasks=[replace(plan.tasks[0], secondary=[first])])
+    (results / 'registered.json').unlink()
+    (results / 'plan.json').write_text(json.dumps(asdict(registered)))
+    written = update_plan(results, plan).tasks[0]
+    assert (list(written.secondary), list(written.exploratory)) == ([first], [])
 
 
 def test_a_contrast_that_is_dropped_stays_in_the_family(tmp_path):

@@ -5,4 +5,6 @@ metric = 'mIoU'
 smallest_effect = 0.3  # mIoU, %
 overrides = {
     'model.backbone.attention': dict(squeeze='avg', act='silu', min_hidden=4),
+    # A trial has one GPU, and the learning rate is that of 4 GPUs with 4 images each.
+    'train_dataloader.batch_size': 16,
 }
