@@ -51,7 +51,9 @@ def status_table(folder: Path) -> str:
         width = max(len(arm.name) for arm in task.arms)
         lines.append(f'{task.name} {task.metric}'.strip())
         for arm in task.arms:
-            shown = f'{arm.mean:.4f} +- {arm.deviation:.4f}' if arm.records else ''
+            shown = f'{arm.mean:.4f}' if arm.records else ''
+            if len(arm.records) > 1:
+                shown += f' +- {arm.deviation:.4f}'
             if arm.dose is not None:
                 owed = ', '.join(
                     f'{_owed(arm.owed(to), task.digits)} {words}'
@@ -87,12 +89,12 @@ def _interval(bounds: tuple[float, float], digits: int) -> str:
 
 
 def _owed(by_seed: Mapping[int, float], digits: int) -> str:
-    """Mean and standard deviation over the seeds."""
+    """Mean, and standard deviation where there are several seeds."""
     values = list(by_seed.values())
     if not values:
         return '-'
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f'{statistics.mean(values):+.{digits}f} ({spread:.{digits}f})'
+    spread = f' ({statistics.stdev(values):.{digits}f})' if len(values) > 1 else ''
+    return f'{statistics.mean(values):+.{digits}f}{spread}'
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -1,5 +1,6 @@
 """What the trial files of a study add up to: the numbers that its report shows."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ class ArmSummary:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the metric over the seeds; 0 for one seed."""
-        return statistics.stdev(self.values.values()) if len(self.records) > 1 else 0.0
+        """Standard deviation of the metric over the seeds; nan for one seed."""
+        return statistics.stdev(self.values.values()) if len(self.records) > 1 else math.nan
 
     @property
     def curves(self) -> dict[int, Sequence[Sequence[float]]]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,12 +109,21 @@ def test_the_plans_configs_resolve_to_the_recipes_of_today(name, monkeypatch):
         kept = plan.variant('', variant.arm.name)
         then = Config.fromstring(kept.config, '.py')
         assert shaping_part(then) == shaping_part(variant.cfg)
-        assert recipe_of(then, plan.start) == variant.recipe == kept.recipe
+        assert variant.recipe == kept.recipe
+        if (before := variant.pretraining) is None:
+            assert recipe_of(then, plan.start) == kept.recipe
+        else:
+            then = Config.fromstring(plan.tasks[0].pretraining.config, '.py')
+            assert shaping_part(then) == shaping_part(before.cfg)
         assert variant.attention == kept.attention
     asked = plan_of(study, [Trial(v, s, '') for v in resolve(study) for s in study.seeds])
+    asked, kept = (
+        replace(p, tasks=[replace(task, pretraining=None) for task in p.tasks])
+        for p in (asked, plan)
+    )
     keys = ('name', 'start', 'seeds', 'looks', 'smallest_dose', 'results_version')
     for key in (*keys, 'tasks', 'arms', 'contrasts'):
-        assert getattr(plan, key) == getattr(asked, key), key
+        assert getattr(kept, key) == getattr(asked, key), key
 
 
 def whole_seeds(name: str) -> list[int]:

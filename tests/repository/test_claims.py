@@ -43,9 +43,10 @@ def test_reports_are_what_the_trial_files_give(study: Path, tmp_path: Path) -> N
     assert (tmp_path / 'report.md').read_text() == (study / 'report.md').read_text()
 
 
-def test_the_dose_curve() -> None:
+@pytest.mark.parametrize('names', [('det', 'seg'), ('pretrained_bccd', 'pretrained_camvid')])
+def test_the_dose_curve(names: tuple[str, str]) -> None:
     rows = []
-    tasks = [summarise(ROOT / f'results/ablations/dose_{t}').tasks[0] for t in ('det', 'seg')]
+    tasks = [summarise(ROOT / f'results/ablations/dose_{name}').tasks[0] for name in names]
     for pair in zip(*(task.attended for task in tasks), strict=True):
         cells = [pair[0].name.rpartition(' ')[2]]
         for arm in pair:

@@ -10,5 +10,4 @@ arms = {
         for factor in (1, 3, 10, 30)
     },
 }
-# The dose differs between learning rates far more than between seeds; this one is in no study.
-seeds = [10000]
+seeds = [10000]  # which is in no study
