@@ -253,8 +253,10 @@ def _plain(plan: Plan) -> Any:
 def _kept_to(old: Plan, new: Plan) -> Plan:
     """A plan with what an older one, for which trials have ended, had registered."""
     recipes = {(v.task, v.arm): v.recipe for v in old.variants}
+    # What shapes a pretraining is part of the recipes.
     asked, before = (
-        [replace(task, secondary=(), exploratory=()) for task in plan.tasks] for plan in (new, old)
+        [replace(task, secondary=(), exploratory=(), pretraining=None) for task in plan.tasks]
+        for plan in (new, old)
     )
     same_question = asked == before and old.smallest_dose == new.smallest_dose
     same_question &= all(recipes.get((v.task, v.arm), v.recipe) == v.recipe for v in new.variants)

@@ -18,6 +18,7 @@ from mmse.ablation.plan import (
     Plan,
     PlannedArm,
     PlannedContrast,
+    PlannedPretraining,
     PlannedTask,
     PlannedVariant,
     read_plan,
@@ -402,6 +403,16 @@ def test_a_change_that_is_taken_back_is_no_loss(tmp_path):
         file.unlink()
     update_plan(results, changed)  # nothing has ended: this is a new study
     assert not (results / 'registered.json').exists()
+
+
+def test_the_text_of_a_pretrainings_config_is_no_question(tmp_path):
+    results = simulate_study(tmp_path)
+    plan = read_plan(results)
+    for text in ('x = 1', 'x = 1  # said in other words'):
+        pretraining = PlannedPretraining('base.py', 'mIoU', text)
+        tasks = [replace(plan.tasks[0], pretraining=pretraining)]
+        written = update_plan(results, replace(plan, tasks=tasks))
+        assert all(contrast.registered for contrast in written.contrasts)
 
 
 def test_an_outcome_that_came_late_is_exploratory_alone(tmp_path):
