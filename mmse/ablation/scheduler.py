@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmse.ablation.engines import Engine, until_ended
 from mmse.ablation.folders import Folders, freeze, head_of
-from mmse.ablation.plan import Plan, plan_of, update_plan
+from mmse.ablation.plan import Plan, plan_of
 from mmse.ablation.pretraining import (
     check_fit,
     freeze_pretrainings,
@@ -23,6 +23,7 @@ from mmse.ablation.records import (
     read_trial,
     read_trials,
 )
+from mmse.ablation.registration import update_plan
 from mmse.ablation.study import Study
 from mmse.ablation.trial import DIVERGED, LOG
 from mmse.ablation.variants import Trial, Variant, trials_of

@@ -18,9 +18,9 @@ from mmse.ablation.plan import (
     PlannedContrast,
     PlannedTask,
     PlannedVariant,
-    _kept_to,
 )
 from mmse.ablation.records import FinishedTrial
+from mmse.ablation.registration import _kept_to
 from mmse.ablation.verdicts import judge
 from mmse.utils.errors import UserError
 

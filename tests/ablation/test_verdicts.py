@@ -22,9 +22,9 @@ from mmse.ablation.plan import (
     PlannedTask,
     PlannedVariant,
     read_plan,
-    update_plan,
 )
 from mmse.ablation.records import FailedTrial, FinishedTrial
+from mmse.ablation.registration import update_plan
 from mmse.ablation.summary import summarise
 from mmse.ablation.validations import Validations
 from mmse.ablation.verdicts import judge

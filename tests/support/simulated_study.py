@@ -7,8 +7,9 @@ from mmengine.config import Config
 from support.ablations import ATTENTION, write_study
 
 from mmse.ablation.identity import RESULTS_VERSION
-from mmse.ablation.plan import plan_of, update_plan
+from mmse.ablation.plan import plan_of
 from mmse.ablation.records import FinishedTrial
+from mmse.ablation.registration import update_plan
 from mmse.ablation.study import read_study
 from mmse.ablation.variants import Trial, Variant
 
