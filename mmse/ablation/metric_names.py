@@ -1,5 +1,6 @@
 """Which metrics the evaluators of a config give, as far as their classes are known."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,27 @@ from mmengine.registry import METRICS
 
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
+
+
+# What mmseg's DepthMetric, mmdet's CrowdHumanMetric and tracking metrics, and mmpose's measure as
+# errors, and what is called one.
+ERRORS = re.compile(
+    r'(.*(loss|error|miss_rate)|abs_rel|sq_rel|rmse(_log)?|log10|silog|mMR|FP|FN|IDSw|EPE|NME)',
+    re.I,
+)
+
+
+def check_direction(metric: str) -> None:
+    """Refuse a metric that is the better the smaller it is: verdicts say *helps* of a larger one.
+
+    Raises:
+        UserError: It names the metric.
+    """
+    if ERRORS.fullmatch(metric.rpartition('/')[2]):
+        raise UserError(
+            f'metric: {metric} is the better the smaller it is; allowed: a metric that is the '
+            'better the larger it is (as a secondary outcome it may stand)'
+        )
 
 
 def check_metric(metric: str, cfg: Config, name: str) -> None:

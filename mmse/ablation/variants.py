@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 
 from mmse.ablation.backbones import attention_in_words, class_of, our_backbones
 from mmse.ablation.identity import digest, recipe_of, trial_id, weight_files
-from mmse.ablation.metric_names import check_metric
+from mmse.ablation.metric_names import check_direction, check_metric
 from mmse.ablation.outcomes import is_metric
 from mmse.ablation.study import Arm, Study
 from mmse.ablation.tasks import Pretraining, Task
@@ -90,6 +90,7 @@ def resolve(study: Study) -> list[Variant]:
         # First: what is read last sets the default scope, and it may be of another codebase.
         pretraining = _pretraining(task, task.pretraining) if task.pretraining else None
         base = _read_base(task)
+        check_direction(task.metric)
         for metric in (task.metric, *(o.of for o in task.secondary if is_metric(o))):
             check_metric(metric, base, task.base)
         _check_overrides(base, task.overrides, f'overrides, {task.base}')
