@@ -10,12 +10,10 @@ from mmengine.registry import METRICS
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
 
-
 # What mmseg's DepthMetric, mmdet's CrowdHumanMetric and tracking metrics, and mmpose's measure as
 # errors, and what is called one.
 ERRORS = re.compile(
-    r'(.*(loss|error|miss_rate)|abs_rel|sq_rel|rmse(_log)?|log10|silog|mMR|FP|FN|IDSw|EPE|NME)',
-    re.I,
+    r'.*(loss|error|miss_rate)|abs_rel|sq_rel|rmse(_log)?|log10|silog|mMR|FP|FN|IDSw|EPE|NME', re.I
 )
 
 
