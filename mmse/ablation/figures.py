@@ -200,9 +200,9 @@ FIGURES = {
         'What the attention did, and what came of it. Left: how far the gains of each stage moved '
         'from their start (filled) and vary over the images (hollow), mean and range over the '
         'seeds; shaded: too little for a verdict. Middle: what the metric loses with the gains of '
-        'the trained network held at their start (filled) or at their mean over the images '
-        '(hollow), mean and range. Right: the difference from the first arm with its 95% interval; '
-        'shaded: below the smallest effect of interest.',
+        'the trained network put back to their start (filled) or held at their mean over the '
+        'images (hollow), mean and range. Right: the difference from the first arm with its 95% '
+        'interval; shaded: below the smallest effect of interest.',
     ),
     'seeds': (
         draw_seeds,

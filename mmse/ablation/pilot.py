@@ -22,7 +22,7 @@ from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
 
-SEED = 10_000  # of no study
+SEED = 10_000  # of no study that compares arms
 one_at_a_time = partial(run_locally, workers=1)
 
 

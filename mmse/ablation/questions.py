@@ -78,19 +78,17 @@ class Question:
         return bool(medians) and max(medians) < smallest_dose
 
     def hangs_on_nothing(self, seeds: Collection[int]) -> bool:
-        """Whether the metric of no arm owes its attention a tenth of the smallest effect."""
+        """Whether no arm's metric changes by a tenth of the smallest effect without it."""
         if self.metric is None:
             return False
-        owed = [
-            statistics.mean(parts)
-            for variant in self.attended
-            if (parts := self._owed(variant, seeds, self.metric))
-        ]
-        return bool(owed) and max(map(abs, owed)) < self.smallest_effect / 10
+        owed = [self._owed(variant, seeds, self.metric) for variant in self.attended]
+        return bool(owed) and all(
+            parts and statistics.mean(parts) < self.smallest_effect / 10 for parts in owed
+        )
 
     def _owed(self, variant: PlannedVariant, seeds: Collection[int], metric: str) -> list[float]:
         return [
-            trial.metrics[metric] - trial.knock_out['start'][metric]
+            abs(trial.metrics[metric] - trial.knock_out['start'][metric])
             for trial in self._of(variant, seeds)
             if metric in trial.knock_out.get('start', {})
         ]

@@ -74,8 +74,8 @@ class FinishedTrial(TrialRecord):
         dose: What the attention of each block did to the validation images at the end; see
             ``mmse.gates.dose.dose``. Empty without attention; None if it was not recorded.
         dose_curve: (Iteration, ``'moved'``, ``'over_images'``) of the network at every validation.
-        knock_out: The metrics of the trained network with every gain held constant over the
-            images: at its ``'start'``, and at its ``'mean'`` over the validation images.
+        knock_out: The metrics of the trained network with its attention as it was at the
+            ``'start'``, and with every gain held at its ``'mean'`` over the validation images.
         pretraining: All metrics of the last validation of the training that gave the backbone's
             weights; empty without one.
         cpu_threads: torch's number of threads.

@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmse.ablation.outcomes import Outcome
 from mmse.ablation.plan import Plan, PlannedAcross, PlannedContrast, PlannedTask, read_file
 from mmse.utils.files import write_json
 
+CHANGED = ', changed'  # the end of the name of what once was something else
 Compared = TypeVar('Compared', PlannedContrast, PlannedAcross)
 
 
@@ -18,10 +18,10 @@ def update_plan(folder: Path, plan: Plan) -> Plan:
 
     A contrast is registered if it stood in the plan before the first trial ended, with the same
     metrics, smallest effects, smallest dose and training, and an outcome likewise; one that is
-    added or changed later is exploratory. One that is left out later stays, so that the others are
-    corrected for it. Seeds beyond the last look that stood in the plan are exploratory. What stood
-    in the plan then is kept in ``registered.json`` from the first change on, so changing it back
-    is no loss.
+    added later is exploratory. One that is left out or changed later stays as it was, so that the
+    others are corrected for it. Seeds beyond the last look that stood in the plan are exploratory.
+    What stood in the plan then is kept in ``registered.json`` from the first change on, so changing
+    it back is no loss.
 
     Returns:
         The plan as it was written.
@@ -59,35 +59,47 @@ def _kept_to(old: Plan, new: Plan) -> Plan:
     contrasts = _registered(new.contrasts, old.contrasts, same_question, arms)
     across = _registered(new.across, old.across, same_question, names)
     kept = {contrast.name for contrast in contrasts}
-    outcomes = {task.name: task.secondary for task in old.tasks}
+    tasks = {task.name: task for task in old.tasks}
     return replace(
         new,
         looks=old.looks if same_seeds else (),
         counted=old.counted,
-        tasks=[_with_outcomes_of(task, outcomes.get(task.name, ())) for task in new.tasks],
+        tasks=[_with_outcomes_of(task, tasks.get(task.name, task)) for task in new.tasks],
         contrasts=contrasts,
         across=[each for each in across if each.contrast in kept],
     )
 
 
-def _with_outcomes_of(task: PlannedTask, old: Sequence[Outcome]) -> PlannedTask:
-    """A task whose new outcomes are exploratory, with the old ones that it has left out."""
-    names = {outcome.name for outcome in task.secondary}
+def _with_outcomes_of(task: PlannedTask, old: PlannedTask) -> PlannedTask:
+    """A task whose new and changed outcomes are exploratory, beside all those of the old one."""
+    registered = [outcome for outcome in old.secondary if outcome.name not in old.exploratory]
+    names = {outcome.name for outcome in registered}
+    late = [
+        replace(outcome, name=outcome.name + CHANGED * (outcome.name in names))
+        for outcome in task.secondary
+        if outcome not in registered
+    ]
     return replace(
-        task,
-        secondary=[*task.secondary, *(outcome for outcome in old if outcome.name not in names)],
-        exploratory=[outcome.name for outcome in task.secondary if outcome not in old],
+        task, secondary=[*registered, *late], exploratory=[outcome.name for outcome in late]
     )
 
 
 def _registered(
     new: Sequence[Compared], old: Sequence[Compared], same_question: bool, there: set[str]
 ) -> list[Compared]:
-    """What is compared, and whether it was registered; what was left out since then stays."""
-    kept = [replace(each, registered=same_question and each in old) for each in new]
-    names = {each.name for each in new}
+    """What is compared, and whether it was registered; what was left out or changed stays."""
+    before = {each.name: each for each in old if each.registered and there >= set(each.weights)}
+    kept = [replace(each, registered=same_question) for each in before.values()]
+    late = [each for each in new if not _same(each, before.get(each.name))]
+    changed = {each.name for each in late} & set(before)
     return kept + [
-        each
-        for each in old
-        if each.registered and each.name not in names and there >= set(each.weights)
+        replace(each, name=each.name + CHANGED * (each.name in changed), registered=False)
+        for each in late
     ]
+
+
+def _same(a: Compared, b: Compared | None) -> bool:
+    """Whether two of one name compare the same, whatever the words for it."""
+    if b is None or dict(a.weights) != dict(b.weights):
+        return False
+    return getattr(a, 'contrast', None) == getattr(b, 'contrast', None)

@@ -1,12 +1,12 @@
 """What the trial files of a study add up to: the numbers that its report shows."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmse.ablation.looks import LEVEL
 from mmse.ablation.plan import Plan, PlannedPretraining, PlannedTask, read_plan
 from mmse.ablation.questions import ACROSS
 from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
@@ -16,12 +16,14 @@ from mmse.ablation.verdicts import (
     decimals,
     difference,
     judge,
-    looks_reached,
 )
 from mmse.gates.dose import of_network
 from mmse.gates.watch import stage_of
 
-PERCENT = ('', 'accuracy', 'single-label', 'multi-label')  # mmseg's metrics have no prefix
+# mmseg's metrics, which have no prefix, and mmpretrain's.
+PERCENT = re.compile(
+    r'(mIoU|aAcc|mAcc|mDice|mFscore|mPrecision|mRecall)|(accuracy|(single|multi)-label)/.*'
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class ArmSummary:
         return statistics.mean(values) if values else None
 
     def owed(self, to: str) -> dict[int, float]:
-        """What the metric of each seed loses with every gain held at its start or its mean.
+        """What the metric of each seed loses with the attention of the start, or mean gains.
 
         Args:
             to: ``'start'`` (what the trained network owes to the attention) or ``'mean'`` (what it
@@ -149,8 +151,8 @@ class TaskSummary:
 
         mmdet's mAP is a share of 1; mmseg's and mmpretrain's metrics are percentages.
         """
-        evaluator, _, name = self.metric.rpartition('/')
-        unit = ' (%)' if evaluator in PERCENT else ' (0 to 1)' if 'mAP' in name else ''
+        name = self.metric.rpartition('/')[2]
+        unit = ' (%)' if PERCENT.fullmatch(self.metric) else ' (0 to 1)' if 'mAP' in name else ''
         return name.replace('_', ' ', 1) + unit
 
     @property
@@ -210,26 +212,24 @@ def summarise(folder: Path) -> Summary:
             )
             for task in plan.tasks
         ],
-        [*_power(plan, ended, judged), *notes, *_missing(plan, failed), *left_out],
+        [*_power(plan, judged), *notes, *_missing(plan, failed), *left_out],
         failed,
         _provenance(finished),
         [c for c in primary if plan.across and c.task == ACROSS],
     )
 
 
-def _power(
-    plan: Plan,
-    ended: Sequence[FinishedTrial | FailedTrial],
-    judged: Sequence[ContrastSummary],
-) -> list[str]:
-    """What the seeds of the last look that was reached can show."""
-    reached = looks_reached(plan, ended)
-    seeds, level = reached[-1] if reached else (plan.seeds, LEVEL)
-    done = {(t.task, t.arm, t.seed) for t in ended if isinstance(t, FinishedTrial)}
-    pairs = sum(all((v.task, v.arm, seed) in done for v in plan.variants) for seed in seeds)
-    secondary = sum(c.registered for c in judged if c.outcome)
-    lines = [reach(pairs, sum(c.registered for c in judged if not c.outcome), level)]
-    return lines + [reach(pairs, secondary, level, SECONDARY)] * bool(secondary)
+def _power(plan: Plan, judged: Sequence[ContrastSummary]) -> list[str]:
+    """What the seeds can show: of each family, for the contrast that has the most of them."""
+    lines = []
+    for primary, what in ((True, 'contrasts'), (False, SECONDARY)):
+        family = [c for c in judged if c.registered and (not c.outcome) is primary and plan.looks]
+        best = max((c.estimate for c in family), key=lambda e: len(e.differences), default=None)
+        if best is not None:
+            lines.append(reach(len(best.differences), len(family), best.level, what))
+        elif primary:
+            lines.append(reach(0, 0))
+    return lines
 
 
 def _missing(plan: Plan, failed: Sequence[FailedTrial]) -> list[str]:

@@ -115,11 +115,12 @@ class Validations(Hook):
     def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """The metrics that say something.
 
-        COCOeval gives -1 where there is no object of a size. mmdet gives no mAP for a detector that
-        finds nothing on any image: that is 0.
+        COCOeval gives -1 where there is no object of a size. mmdet gives no mAP at all for a
+        detector that finds nothing on any image: that is 0.
         """
-        if re.fullmatch(r'coco/(bbox|segm)_mAP(_50|_75)?', self.metric):
-            metrics = {self.metric: 0.0, **metrics}
+        wanted = re.fullmatch(r'(coco/(?:bbox|segm)_mAP)(_50|_75)?', self.metric)
+        if wanted and not any(re.match('coco/(bbox|segm)_', key) for key in metrics):
+            metrics = {f'{wanted[1]}{of}': 0.0 for of in ('', '_50', '_75')} | dict(metrics)
         return {
             key: float(value)
             for key, value in metrics.items()
@@ -130,7 +131,9 @@ class Validations(Hook):
         """The attention of each block as it was at the start, if it can be watched."""
         if not self.start_file.is_file() or _is_compiled(runner):
             return None
-        return at_start(_model(runner), torch.load(self.start_file, weights_only=True))
+        return at_start(
+            _model(runner), torch.load(self.start_file, map_location='cpu', weights_only=True)
+        )
 
 
 def _model(runner: Runner) -> Any:

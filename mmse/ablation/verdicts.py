@@ -76,7 +76,7 @@ def judge(
     Returns:
         The contrasts, and what is to be said of the looks.
     """
-    reached = looks_reached(plan, trials)
+    reached = _reached(plan, trials)
     asked = questions(plan, trials)
     families = [
         [q for q in asked if (q.outcome == PRIMARY) is primary] for primary in (True, False)
@@ -85,7 +85,7 @@ def judge(
     return summaries, _notes(plan, trials, reached)
 
 
-def looks_reached(
+def _reached(
     plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]
 ) -> list[tuple[Sequence[int], float]]:
     """The seeds and the level of each look of a plan whose trials have all ended."""
@@ -144,12 +144,14 @@ def _said(
         return why
     if not is_look:
         return f'not yet: {len(estimate.differences)} of {plan.looks[0]} seeds'
+    if not estimate.differences:
+        return f'{NOT_TESTED}: no seed has a value for every arm'
     words = ('helps', 'hurts') if question.outcome == PRIMARY else ('higher', 'lower')
     if question.contrast.is_interaction:
         words = ('positive', 'negative')
     said = verdict(estimate, p, question.smallest_effect, words)
     if missing := len(seeds) - len(estimate.differences):
-        said += f'; {missing} of {len(seeds)} seeds are missing'
+        said += f'; no value in {missing} of {len(seeds)} seeds'
     said += CONSTANT * question.is_constant(seeds, plan.smallest_dose)
     owes_nothing = question.outcome == PRIMARY and question.hangs_on_nothing(seeds)
     return said + NOTHING_OWED * owes_nothing

@@ -2,7 +2,7 @@
 
 The gain of a channel is what its residual branch is multiplied by: g, or 1 + alpha * g. It is
 compared with the gain that the attention would give with the weights that it started with, for the
-same features. All numbers are about r, the gain over the mean of those gains.
+same features. All numbers are about r, the gain over the mean of those gains of the channel.
 """
 
 import copy
@@ -17,6 +17,8 @@ from mmse.gates.watch import SATURATED, attentions, gains_of, watched
 from mmse.models import ChannelAttention
 from mmse.models.functional import gain
 
+# A random hardsigmoid gate can be shut from the start; the gain of its channel has no ratio.
+SMALLEST_START = 0.1  # of the mean over the channels of the block
 Weights = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -138,7 +140,8 @@ def dose(sums: Mapping[str, Sums]) -> dict[str, dict[str, float]]:
         ``mean``, the mean of r; ``over_channels``, the standard deviation over the channels of r's
         mean over the images; ``over_images``, the root mean square over the channels of r's
         standard deviation over the images; and the shares of gates that are ``closed`` (below
-        0.05) and ``open`` (above 0.95).
+        0.05) and ``open`` (above 0.95). A mean gain at the start counts as at least a tenth of that
+        of the block.
     """
     rows = {}
     for name, of in sums.items():
@@ -146,6 +149,7 @@ def dose(sums: Mapping[str, Sums]) -> dict[str, dict[str, float]]:
             torch.as_tensor(total) / of.images
             for total in (of.gain, of.square, of.start, of.change, of.closed, of.open)
         )
+        start = start.clamp(min=SMALLEST_START * start.mean().clamp(min=1e-6))
         variance = (square - mean.square()).clamp(min=0) / start.square()
         rows[name] = {
             'moved': float((change / start.square()).mean().sqrt()),

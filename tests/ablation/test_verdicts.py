@@ -174,7 +174,12 @@ def test_an_attention_that_hardly_moved_was_not_tested(effect):
 
 
 @pytest.mark.parametrize(
-    ('owed', 'words'), [(0.0, '; the metric owes the attention nothing'), (0.2, '')]
+    ('owed', 'words'),
+    [
+        (0.0, '; the metric owes the attention nothing'),
+        (0.09, '; the metric owes the attention nothing'),
+        (0.11, ''),
+    ],
 )
 def test_gains_on_which_nothing_hangs_are_named(owed, words):
     """As on branches that start at zero: the gains move, and the knock-out changes nothing."""
@@ -182,7 +187,8 @@ def test_gains_on_which_nothing_hangs_are_named(owed, words):
     trials = [trial('plain', s, 0.01 * s) for s in range(8)]
     for seed in range(8):
         done = trial('arm 1', seed, 0.02 * seed)
-        knock_out = {'start': {'m': done.metrics['m'] - owed}, 'mean': dict(done.metrics)}
+        change = owed * (-1) ** seed  # what some seeds gain is no less a change
+        knock_out = {'start': {'m': done.metrics['m'] - change}, 'mean': dict(done.metrics)}
         trials.append(replace(done, knock_out=knock_out))
     (contrast,), _ = judge(plan, trials)
     assert contrast.verdict == f'no effect larger than 1{words}'
@@ -202,7 +208,10 @@ def test_seeds_that_are_missing_are_named():
         )
     )
     (contrast,), _ = judge(plan, trials)
-    assert contrast.verdict == 'undecided with 7 seeds; 1 of 8 seeds are missing'
+    assert contrast.verdict == 'undecided with 7 seeds; no value in 1 of 8 seeds'
+    late = replace(plan, tasks=[replace(plan.tasks[0], secondary=[Outcome('o', 'm_x', 1.0)])])
+    _, outcome = judge(late, trials)[0]
+    assert outcome.verdict == 'not tested: no seed has a value for every arm'
 
 
 def test_plain_networks_with_two_backbones_have_no_attention():
@@ -352,17 +361,21 @@ def test_fewer_seeds_for_a_while_change_nothing(tmp_path):
     assert 'helps' in {c.verdict for c in summarise(results).tasks[0].contrasts}
 
 
-def test_what_the_seeds_can_show_is_said_for_the_last_look(tmp_path):
-    """Also where an earlier one has decided a contrast, and keeps its seeds."""
+def test_what_the_seeds_can_show_is_said_of_the_contrast_with_most(tmp_path):
+    """One that was decided at an early look keeps the seeds of that look."""
     results = simulate_study(tmp_path)
-    plan = read_plan(results)
-    task = replace(plan.tasks[0], smallest_effect=1000.0)
-    (results / 'plan.json').write_text(
-        json.dumps(asdict(replace(plan, looks=[4, 8], tasks=[task])))
-    )
-    summary = summarise(results)
-    assert {len(c.estimate.differences) for c in summary.tasks[0].contrasts} == {4}
-    assert summary.notes[0].startswith('8 seeds have all arms: the smallest two-sided p')
+    plan, (task,) = read_plan(results), summarise(results).tasks
+    widest = max(abs(bound) for c in task.contrasts for bound in c.estimate.t_interval)
+    found = set()
+    for smallest in (0.2 * widest, 2.0 * widest, 1000.0):
+        tasks = [replace(plan.tasks[0], smallest_effect=smallest)]
+        planned = replace(plan, looks=[4, 8], tasks=tasks)
+        (results / 'plan.json').write_text(json.dumps(asdict(planned)))
+        summary = summarise(results)
+        counts = [len(c.estimate.differences) for c in summary.tasks[0].contrasts]
+        assert summary.notes[0].startswith(f'{max(counts)} seeds have all arms')
+        found.add(max(counts))
+    assert found == {4, 8}
 
 
 @pytest.mark.parametrize(
@@ -384,8 +397,9 @@ def test_metrics_that_say_nothing_and_detectors_that_find_nothing(tmp_path):
     kept = Validations('coco/bbox_mAP', tmp_path)._kept
     sizes = {'coco/bbox_mAP': 0.2, 'coco/bbox_mAP_s': -1.0, 'coco/bbox_mAP_m': math.nan}
     assert kept(sizes) == {'coco/bbox_mAP': 0.2}
-    assert kept({}) == {'coco/bbox_mAP': 0.0}
+    assert kept({}) == {f'coco/bbox_mAP{of}': 0.0 for of in ('', '_50', '_75')}
     assert kept({'coco/bbox_mAP': -1.0}) == {}  # no object at all
+    assert kept({'coco/segm_mAP': 0.1}) == {'coco/segm_mAP': 0.1}  # found, and not asked for
     assert Validations('mIoU', tmp_path)._kept({'change': -1.0}) == {'change': -1.0}
 
 
@@ -426,12 +440,33 @@ def test_an_outcome_that_came_late_is_exploratory_alone(tmp_path):
     (task,) = summarise(results).tasks
     assert task.contrasts == before
     assert {c.verdict.partition(':')[0] for c in task.secondary} == {'exploratory'}
+    # Also if the file of what was registered is lost.
+    (results / 'registered.json').unlink()
+    assert update_plan(results, written).tasks[0].exploratory == ['speed', 'late']
     # One that was registered stays, so that the others are corrected for it.
     registered = replace(plan, tasks=[replace(plan.tasks[0], secondary=[first])])
-    (results / 'registered.json').unlink()
-    (results / 'plan.json').write_text(json.dumps(asdict(registered)))
-    written = update_plan(results, plan).tasks[0]
-    assert (list(written.secondary), list(written.exploratory)) == ([first], [])
+    (results / 'registered.json').unlink(missing_ok=True)
+    for changes in ([], [replace(first, smallest_effect=2.0)]):
+        (results / 'plan.json').write_text(json.dumps(asdict(registered)))
+        tasks = [replace(plan.tasks[0], secondary=changes)]
+        written = update_plan(results, replace(plan, tasks=tasks)).tasks[0]
+        assert written.secondary[0] == first
+        assert [o.name for o in written.secondary[1:]] == list(written.exploratory)
+        assert list(written.exploratory) == ['speed, changed'] * len(changes)
+
+
+def test_a_contrast_that_is_changed_stays_as_it_was(tmp_path):
+    results = simulate_study(tmp_path)
+    plan, before = read_plan(results), summarise(results).tasks[0].contrasts
+    first, *rest = plan.contrasts
+    half = replace(first, weights={arm: w / 2 for arm, w in first.weights.items()})
+    update_plan(results, replace(plan, contrasts=[half, *rest]))
+    *kept, changed = summarise(results).tasks[0].contrasts
+    assert [(c.name, c.verdict, c.p) for c in kept] == [(c.name, c.verdict, c.p) for c in before]
+    assert (changed.name, changed.registered) == (f'{first.name}, changed', False)
+    words = replace(first, description='the same in other words')
+    written = update_plan(results, replace(plan, contrasts=[words, *rest]))
+    assert all(contrast.registered for contrast in written.contrasts)
 
 
 def test_a_contrast_that_is_dropped_stays_in_the_family(tmp_path):

@@ -89,9 +89,11 @@ def test_the_dose_is_that_of_gains_by_hand(attention, fused):
     by_hand = gains_by_hand(net, started, images)
     assert list(rows) == list(by_hand)
     for name, (g, q, before) in by_hand.items():
-        r = q / before.mean(0)
+        mean = before.mean(0)
+        mean = mean.clamp(min=0.1 * mean.mean())
+        r = q / mean
         expected = {
-            'moved': (r - before / before.mean(0)).square().mean().sqrt(),
+            'moved': (r - before / mean).square().mean().sqrt(),
             'mean': r.mean(),
             'over_channels': r.mean(0).std(correction=0),
             'over_images': r.var(0, correction=0).mean().sqrt(),
@@ -171,14 +173,49 @@ def test_nothing_moves_without_attention():
 @pytest.mark.parametrize('attention', ATTENTIONS, ids=str)
 def test_features_that_change_are_no_dose(attention):
     """Attention as torch draws it: its gains follow the features, and it has not moved by that."""
-    net = network(attention)
+    net, images = network(attention), torch.randn(4, 3, 32, 32)
+    weights = start_weights(net)
+    means = []
+    for _ in range(2):
+        with torch.no_grad(), summed(net, at_start(net, weights)) as sums:
+            net(images)
+        rows = dose(sums)
+        assert of_network(rows, 'moved') < 1e-6 < of_network(rows, 'over_images')
+        means.append(torch.cat(list(mean_gains(sums).values())))
+        for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_var.uniform_(0.2, 0.5)
+    assert (means[0] - means[1]).abs().max() > 0.01
+    # And the weights of the start are those that were kept, whatever has become of them.
+    for _, block in net.attention_blocks():
+        nn.init.normal_(block.attention.fc2.weight, std=2.0)
+    for name, module in at_start(net, weights).items():
+        assert torch.equal(module.fc2.weight, weights[name]['fc2.weight'])
+    with torch.no_grad(), summed(net, at_start(net, weights)) as sums:
+        net(images)
+    assert of_network(dose(sums), 'moved') > 0.01
+
+
+def test_gates_that_are_shut_from_the_start_have_a_finite_dose():
+    net = network({'gate': 'hardsigmoid'})
     started = at_start(net, start_weights(net))
-    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
-        norm.running_var.uniform_(0.2, 0.5)
+    for module in started.values():
+        nn.init.zeros_(module.fc2.weight)
+        nn.init.constant_(module.fc2.bias[:4], -100.0)
     with torch.no_grad(), summed(net, started) as sums:
-        net(torch.randn(4, 3, 32, 32))
+        net(torch.randn(2, 3, 32, 32))
+    assert math.isfinite(of_network(dose(sums), 'moved'))
+
+
+@pytest.mark.usefixtures('policy')
+@pytest.mark.parametrize('squeeze', ['avg', 'max', 'avg+max'])
+def test_every_way_to_compute_shows_the_squeezes(squeeze):
+    net = network({'squeeze': squeeze}).train()
+    started = at_start(net, start_weights(net))
+    with summed(net, started) as sums:
+        net(torch.randn(2, 3, 32, 32))[-1].sum().backward()
     rows = dose(sums)
-    assert of_network(rows, 'moved') < 1e-6 < of_network(rows, 'over_images')
+    assert len(rows) == 8
+    assert of_network(rows, 'moved') < 1e-5
 
 
 @pytest.mark.parametrize('attention', ATTENTIONS, ids=str)

@@ -53,9 +53,10 @@ def ratios(sessions: dict[str, onnxruntime.InferenceSession]) -> dict[str, dict[
     found: dict[str, list[float]] = {name: [] for name in sessions}
     for i in range(ROUNDS + 1):
         times = {}
-        for name, session in sessions.items():
+        names = list(sessions)
+        for name in names[i % len(names) :] + names[: i % len(names)]:
             began = time.perf_counter()
-            session.run(None, images)
+            sessions[name].run(None, images)
             times[name] = time.perf_counter() - began
         if i:  # the first is to warm up
             for name, seconds in times.items():

@@ -10,4 +10,4 @@ arms = {
         for factor in (1, 3, 10, 30)
     },
 }
-seeds = [10000]  # which is in no study
+seeds = [10000]  # which is in no study that compares arms
