@@ -114,3 +114,14 @@ def test_parity_in_production() -> None:
         for case, forms in parity.items()
     ]
     assert set(PRESETS) < set(parity)
+
+
+def test_the_time_of_the_gates() -> None:
+    rows = json.loads((ROOT / 'results/gate_time.json').read_text())
+    for network, by_gate in rows.items():
+        depth, precision = network.split()
+        shown = row_of(RESULTS, f'{depth}, {precision}')[1:]
+        assert shown == [
+            '{median:.2f} ({low:.2f} to {high:.2f})'.format(**by_gate[name])
+            for name in ('hardsigmoid', 'plain')
+        ]
