@@ -149,6 +149,7 @@ class Plan:
                 task,
                 secondary=[Outcome(**outcome) for outcome in task.secondary],
                 pretraining=task.pretraining and PlannedPretraining(**task.pretraining),
+                exploratory=tuple(task.exploratory),
             )
             for task in typed['tasks']
         ]
