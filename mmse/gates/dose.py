@@ -34,14 +34,14 @@ class Sums:
     closed: Tensor | float = 0.0
     open: Tensor | float = 0.0
 
-    def add(self, gate: Tensor, gained: Tensor, at_start: Tensor) -> None:
+    def add(self, gate: Tensor, gained: Tensor, before: Tensor) -> None:
         """Add a batch: gates, gains, and gains with the weights at the start, (B, C) each."""
-        gained, at_start = gained.double(), at_start.double()
+        gained, before = gained.double(), before.double()
         self.images += len(gate)
         self.gain += gained.sum(0).cpu()
         self.square += gained.square().sum(0).cpu()
-        self.start += at_start.sum(0).cpu()
-        self.change += (gained - at_start).square().sum(0).cpu()
+        self.start += before.sum(0).cpu()
+        self.change += (gained - before).square().sum(0).cpu()
         self.closed += (gate < SATURATED).double().sum(0).cpu()
         self.open += (gate > 1 - SATURATED).double().sum(0).cpu()
 
