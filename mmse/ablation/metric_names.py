@@ -13,8 +13,8 @@ from mmse.utils.text import nearest
 # What mmseg's DepthMetric, mmdet's CrowdHumanMetric and tracking metrics, and mmpose's measure as
 # errors, and what is called one.
 ERRORS = re.compile(
-    r'.*(loss|error|miss_rate|mpjpe|perplexity)|abs_rel|sq_rel|(r?mse|mae)(_log)?|log10|silog|mMR|'
-    r'(ID)?F[PN]|IDSw|Frag|EPE|NME|NLL',
+    r'(.*_)?loss(_.*)?|.*(error|miss_rate|mpjpe|perplexity)|abs_rel|sq_rel|(r?mse|mae)(_log)?|'
+    r'log10|silog|mMR|(ID)?F[PN]|IDSw|Frag|EPE|NME|NLL',
     re.I,
 )
 

@@ -183,6 +183,7 @@ def test_a_config_that_is_not_there_is_named():
         ({'metric': 'coco/bbox_mAP'}, 'does not give coco/bbox_mAP; there are aAcc, mIoU, mAcc'),
         ({'metric': 'depth/abs_rel'}, 'metric: depth/abs_rel is the better the smaller it is'),
         ({'metric': 'val_loss'}, 'metric: val_loss is the better the smaller it is'),
+        ({'metric': 'a/loss_bbox'}, 'metric: a/loss_bbox is the better the smaller it is'),
         ({'base': 'configs/fcn_se_r5.py'}, 'no such config; did you mean configs/fcn_se_r50.py'),
         ({'base': 'configs/_base_/models/fcn_se.py'}, 'has no train_dataloader'),
     ],
