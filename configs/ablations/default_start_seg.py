@@ -1,9 +1,9 @@
 """The claim on segmentation, where the attention starts as torch draws it."""
 
-_base_ = 'squeeze_x_residual_seg.py'
+_base_ = [
+    '_base_/squeeze_x_residual.py',
+    '_base_/seg.py',
+    '_base_/outcomes_of_few_seeds.py',
+]
 
 start = 'default'
-seeds = 8
-looks = [8]
-# Eight seeds cannot show more outcomes: Holm's correction counts them all.
-secondary = {'_delete_': True, 'saturated gates': dict(of='saturated', smallest_effect=0.02)}

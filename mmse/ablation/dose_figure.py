@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmse.ablation.arms import ArmSummary
 from mmse.ablation.labels import WIDTH, height, wrap
-from mmse.ablation.summary import ArmSummary, TaskSummary
+from mmse.ablation.summary import TaskSummary
 from mmse.pages.style import INK, PALE, SHADE
 
 OFFSET = 0.18  # of the rows, between the stages of an arm

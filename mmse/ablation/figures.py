@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmse.ablation.arms import ArmSummary
 from mmse.ablation.dose_figure import draw_dose
 from mmse.ablation.labels import WIDTH, height, wrap
-from mmse.ablation.summary import ArmSummary, TaskSummary
+from mmse.ablation.summary import TaskSummary
 from mmse.pages.style import ACCENT, INK, PALE, SHADE, styled, write_figure
 
 COLUMNS = 3

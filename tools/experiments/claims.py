@@ -65,7 +65,7 @@ STEADY: Asked = {
 SQUEEZE: Asked = {'avg+max squeeze helps': ('avg+max squeeze', '')}
 DENSE: Asked = {'avg+max squeeze helps more': ('dense tasks beyond classification', '')}
 SMALL = 'larger networks and images, longer and pretrained training'
-SCRATCH = 'larger networks and images, longer training'
+PRETRAINED = 'backbones from ImageNet, larger networks and images, longer training'
 # With the default start of the branches the plain FCN is much better.
 WHY = '[7 to 8 mIoU better](README.md#the-start-of-the-branches)'
 NOT_ZERO = f'branches that start at zero ({WHY}), {SMALL}'
@@ -98,8 +98,8 @@ STUDIES = (
     Tested('default_start_seg', 'segmentation, random gates', BOTH, NOT_ZERO),
     Tested('squeeze_x_residual_bccd', 'BCCD', BOTH, SMALL),
     Tested('squeeze_x_residual_camvid', 'CamVid', BOTH, SMALL),
-    Tested('pretrained_bccd', 'BCCD, pretrained', BOTH, SCRATCH),
-    Tested('pretrained_camvid', 'CamVid, pretrained', BOTH, SCRATCH),
+    Tested('pretrained_bccd', 'BCCD, pretrained', BOTH, PRETRAINED),
+    Tested('pretrained_camvid', 'CamVid, pretrained', BOTH, PRETRAINED),
     Tested('checklist_det', 'detection', PARTS, SMALL),
     Tested('checklist_seg', 'segmentation', PARTS, NOT_ZERO),
     Tested('steadiness_det', 'detection', STEADY, SMALL),

@@ -3,13 +3,6 @@
 base = 'configs/faster_rcnn_se_r50.py'
 metric = 'coco/bbox_mAP'
 smallest_effect = 0.01  # mAP, 0 to 1
-secondary = {
-    'mAP of small objects': dict(of='coco/bbox_mAP_s', smallest_effect=0.02),
-    'mAP of medium objects': dict(of='coco/bbox_mAP_m', smallest_effect=0.02),
-    'saturated gates': dict(of='saturated', smallest_effect=0.02),
-    'iterations to 0.1 mAP': dict(of='steps to 0.1', smallest_effect=20),
-    'diverged': dict(of='diverged', smallest_effect=0.05),
-}
 overrides = {
     'model.backbone.depth': 18,
     'model.backbone.base_channels': 32,

@@ -3,12 +3,6 @@
 base = 'configs/fcn_se_r50.py'
 metric = 'mIoU'
 smallest_effect = 1.0  # mIoU, %
-secondary = {
-    'mAcc': dict(of='mAcc', smallest_effect=1.0),
-    'saturated gates': dict(of='saturated', smallest_effect=0.02),
-    'iterations to 50 mIoU': dict(of='steps to 50', smallest_effect=20),
-    'diverged': dict(of='diverged', smallest_effect=0.05),
-}
 overrides = {
     'model.backbone.depth': 18,
     'model.backbone.base_channels': 32,

@@ -26,4 +26,9 @@ contrasts = {
     ),
     'interaction': dict(interaction=dict(lr='x 16', residual='on')),
 }
+# Eight seeds cannot show more outcomes: Holm's correction counts them all.
+secondary = {
+    'diverged': dict(of='diverged', smallest_effect=0.05),
+    'loss spikes': dict(of='spikes', smallest_effect=1),
+}
 seeds = 8
