@@ -55,7 +55,8 @@ def parse_across(name: str, given: Any, contrasts: Sequence[str], tasks: Sequenc
             raise UserError(f'{where}.{side}: {named!r} given; allowed: a list of tasks')
         for task in named:
             if task not in tasks:
-                raise UserError(f'{where}.{side}: there is no task {task}{nearest(task, [*tasks])}')
+                hint = nearest(str(task), list(tasks))
+                raise UserError(f'{where}.{side}: there is no task {task}{hint}')
             if task in weights:
                 raise UserError(f'{where}: {task} stands in it twice')
             weights[task] = sign / len(named)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from mmse.ablation.values import named, text
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
 
@@ -61,7 +62,7 @@ def parse_contrast(
             which alone no two arms differ.
     """
     where = f'contrasts.{name}'
-    keys = set(given)
+    keys = set(named(given, where, "'of' and 'against', or of 'interaction'"))
     if keys == {'interaction'}:
         return _interaction(name, given['interaction'], arms, factors, baseline, where)
     if keys - {'of', 'against'} or 'of' not in keys:
@@ -110,7 +111,7 @@ def check_levels(levels: Levels, factors: Mapping[str, Mapping[str, Any]], where
     for name, level in levels.items():
         if name not in factors:
             raise UserError(f'{where}: there is no factor {name}' + nearest(name, list(factors)))
-        if level not in factors[name]:
+        if text(level, f'{where}.{name}') not in factors[name]:
             there = list(factors[name])
             raise UserError(f'{where}.{name}: there is no level {level}' + nearest(level, there))
 
@@ -123,7 +124,7 @@ def _interaction(
     baseline: Levels,
     where: str,
 ) -> Contrast:
-    _check_side(levels, arms, factors, f'{where}.interaction')
+    check_levels(named(levels, f'{where}.interaction', 'levels'), factors, f'{where}.interaction')
     if len(levels) != 2 or any(baseline[f] == level for f, level in levels.items()):
         raise UserError(f'{where}.interaction: give two factors, each off its baseline')
     first, second = levels

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
+from mmse.ablation.values import is_count
 from mmse.utils.errors import UserError
 
 LEVEL = 0.05
@@ -52,7 +53,7 @@ def check_looks(given: object, seeds: int) -> list[int]:
         return [seeds]
     if (
         not isinstance(given, list | tuple)
-        or not all(isinstance(look, int) and look > 0 for look in given)
+        or not all(is_count(look, 1) for look in given)
         or sorted(set(given)) != list(given)
         or not given
         or given[-1] < seeds

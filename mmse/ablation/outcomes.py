@@ -1,12 +1,12 @@
 """Secondary outcomes: what else is compared besides the metric of the last validation."""
 
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmse.ablation.values import positive
 from mmse.utils.errors import UserError
 
 OURS = ('saturated', 'moved', 'over_images', 'diverged', 'spikes')
@@ -49,17 +49,6 @@ def parse_outcome(name: str, given: Any, where: str) -> Outcome:
     if not isinstance(of, str) or (of.startswith('steps') and target_of(of) is None):
         raise UserError(f'{where}.of: {of!r} given; allowed: {KINDS}')
     return Outcome(name, of, smallest)
-
-
-def positive(value: Any, where: str) -> float:
-    """A finite number above 0 of a config.
-
-    Raises:
-        UserError: It is none; the sentence begins with ``where``.
-    """
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError(f'{where}: {value!r} given; allowed: a number above 0')
-    return float(value)
 
 
 def is_metric(outcome: Outcome) -> bool:

@@ -13,8 +13,8 @@ from typing import Any
 from mmse.ablation.across import Across, parse_across
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
 from mmse.ablation.looks import check_looks
-from mmse.ablation.outcomes import positive
-from mmse.ablation.tasks import TASK_KEYS, Task, check_keys, parse_tasks
+from mmse.ablation.tasks import OVERRIDES, TASK_KEYS, Task, parse_tasks
+from mmse.ablation.values import check_keys, is_count, named, one_of, positive
 from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
 
@@ -32,6 +32,13 @@ KEYS = TASK_KEYS | {
     'smallest_dose',
     'start',
     'tasks',
+}
+DICTS = {  # the keys that are dicts, and of what
+    'factors': 'factors',
+    'baseline': 'a level of each factor',
+    'arms': 'arms',
+    'contrasts': 'contrasts',
+    'across': 'comparisons across tasks',
 }
 GRIDS = ('full', 'one_at_a_time')
 STARTS = ('identity', 'default')
@@ -115,30 +122,33 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     check_keys(raw, KEYS, f'{path}: ')
     if 'factors' not in raw and 'arms' not in raw:
         raise UserError(f'{path}: there is nothing to compare: give factors, arms or both')
-    factors = {name: dict(levels) for name, levels in raw.get('factors', {}).items()}
-    baseline = _baseline(factors, raw.get('baseline', {}))
+    for key, what in DICTS.items():
+        raw[key] = named(raw.get(key, {}), f'{path}: {key}', what)
+    factors = {
+        name: named(levels, f'factors.{name}', 'levels') for name, levels in raw['factors'].items()
+    }
+    baseline = _baseline(factors, raw['baseline'])
     arms = _arms(raw, factors, baseline)
-    named = {arm.name: arm.levels for arm in arms}
+    levels_of = {arm.name: arm.levels for arm in arms}
     seeds = _seeds(raw.get('seeds'))
     tasks = parse_tasks(raw, str(path))
-    contrasts = raw.get('contrasts', {})
     return Study(
         name=study_name(path),
         tasks=tasks,
         factors={name: list(levels) for name, levels in factors.items()},
         arms=arms,
         contrasts=[
-            parse_contrast(name, contrast, named, factors, baseline)
-            for name, contrast in contrasts.items()
+            parse_contrast(name, contrast, levels_of, factors, baseline)
+            for name, contrast in raw['contrasts'].items()
         ],
         seeds=seeds,
-        start=_one_of(raw.get('start', 'identity'), STARTS, 'start'),
+        start=one_of(raw.get('start', 'identity'), STARTS, 'start'),
         looks=check_looks(raw.get('looks'), len(seeds)),
         smallest_dose=positive(raw.get('smallest_dose', SMALLEST_DOSE), 'smallest_dose'),
-        pilot=None if raw.get('pilot') is None else _one_of(raw['pilot'], list(named), 'pilot'),
+        pilot=None if raw.get('pilot') is None else one_of(raw['pilot'], list(levels_of), 'pilot'),
         across=[
-            parse_across(name, given, list(contrasts), [task.name for task in tasks])
-            for name, given in raw.get('across', {}).items()
+            parse_across(name, given, list(raw['contrasts']), [task.name for task in tasks])
+            for name, given in raw['across'].items()
         ],
     )
 
@@ -159,8 +169,7 @@ def _baseline(factors: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]
         if len(levels) < 2:
             raise UserError(f'factors.{name} has {len(levels)} level; it needs two or more')
         for level, overrides in levels.items():
-            if not isinstance(overrides, Mapping):
-                raise UserError(f'factors.{name}[{level!r}]: a level is a dict of overrides')
+            named(overrides, f'factors.{name}[{level!r}]', OVERRIDES)
         if name not in given:
             raise UserError(f'baseline.{name} is missing: one of {", ".join(levels)}')
     check_levels(given, factors, 'baseline')
@@ -170,14 +179,16 @@ def _baseline(factors: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]
 def _arms(
     raw: Mapping[str, Any], factors: Mapping[str, Mapping[str, Any]], baseline: Mapping[str, str]
 ) -> list[Arm]:
-    excluded = list(raw.get('exclude', []))
+    excluded = raw.get('exclude', [])
+    if not isinstance(excluded, list | tuple):
+        raise UserError(f'exclude: {excluded!r} given; allowed: a list of dicts of levels')
     for i, levels in enumerate(excluded):
-        check_levels(levels, factors, f'exclude[{i}]')
-    named: Mapping[str, str] = {}
-    if _one_of(raw.get('grid', 'full'), GRIDS, 'grid') == 'full':
+        check_levels(named(levels, f'exclude[{i}]', 'levels'), factors, f'exclude[{i}]')
+    unnamed: Mapping[str, str] = {}
+    if one_of(raw.get('grid', 'full'), GRIDS, 'grid') == 'full':
         grid = [dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())]
     else:
-        named = baseline
+        unnamed = baseline
         grid = [dict(baseline)]
         grid += [
             {**baseline, name: level}
@@ -185,32 +196,29 @@ def _arms(
             for level in levels
             if level != baseline[name]
         ]
-    arms = [Arm(name, {}, overrides) for name, overrides in raw.get('arms', {}).items()]
+    arms = [
+        Arm(name, {}, named(overrides, f'arms.{name}', OVERRIDES))
+        for name, overrides in raw['arms'].items()
+    ]
     for levels in grid if factors else []:
         if any(set(e.items()) <= set(levels.items()) for e in excluded):
             continue
         overrides = {
             k: v for name, level in levels.items() for k, v in factors[name][level].items()
         }
-        arms.append(Arm(arm_name(levels, named), levels, overrides))
+        arms.append(Arm(arm_name(levels, unnamed), levels, overrides))
     if len(arms) < 2:
         raise UserError(f'there is nothing to compare: the study has {len(arms)} arm')
     return arms
 
 
 def _seeds(given: Any) -> list[int]:
-    seeds = list(range(given)) if isinstance(given, int) else given
+    seeds = list(range(given)) if is_count(given, 1) else given
     if (
         not isinstance(seeds, Sequence)
         or not seeds
-        or not all(isinstance(s, int) and s >= 0 for s in seeds)
+        or not all(is_count(s, 0) for s in seeds)
         or len(set(seeds)) != len(seeds)
     ):
         raise UserError(f'seeds: {given!r} given; allowed: a number of seeds, or a list of them')
     return list(seeds)
-
-
-def _one_of(value: Any, allowed: Sequence[str], where: str) -> Any:
-    if value not in allowed:
-        raise UserError(f'{where}: {value!r} given; allowed: {", ".join(allowed)}')
-    return value

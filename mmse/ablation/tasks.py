@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmse.ablation.outcomes import Outcome, parse_outcome, positive
+from mmse.ablation.outcomes import Outcome, parse_outcome
+from mmse.ablation.values import check_keys, named, positive, text
 from mmse.utils.errors import UserError
-from mmse.utils.text import nearest
 
+OVERRIDES = 'dotted keys of the base config with their values'
 PRETRAINING_KEYS = {'base', 'metric', 'overrides'}
 TASK_KEYS = PRETRAINING_KEYS | {
     'attention_lr_mult',
@@ -73,15 +74,14 @@ def parse_tasks(raw: Mapping[str, Any], path: str) -> list[Task]:
         return [_task('', {k: raw[k] for k in TASK_KEYS if k in raw}, f'{path}: ')]
     if twice := sorted(TASK_KEYS & set(raw)):
         raise UserError(f'{path}: {twice[0]} stands beside tasks: move it into each of them')
-    if not raw['tasks'] or '' in raw['tasks']:
-        raise UserError(f'{path}: tasks is empty, or has one without a name')
-    return [_task(name, task, f'{path}: tasks.{name}.') for name, task in raw['tasks'].items()]
-
-
-def check_keys(raw: Mapping[str, Any], allowed: set[str], where: str) -> None:
-    """Refuse a key that means nothing, with the one that may be meant."""
-    if unknown := sorted(set(raw) - allowed):
-        raise UserError(f'{where}unknown key {unknown[0]}' + nearest(unknown[0], sorted(allowed)))
+    tasks = named(raw['tasks'], f'{path}: tasks', 'tasks')
+    if not tasks:
+        raise UserError(f'{path}: tasks is empty')
+    given = {f'{path}: tasks.{name}': (name, task) for name, task in tasks.items()}
+    return [
+        _task(name, named(task, where, 'what a task has'), f'{where}.')
+        for where, (name, task) in given.items()
+    ]
 
 
 def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
@@ -89,13 +89,15 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
     _check_there(raw, ('base', 'metric', 'smallest_effect'), where)
     return Task(
         name,
-        raw['base'],
-        raw['metric'],
+        text(raw['base'], f'{where}base'),
+        text(raw['metric'], f'{where}metric'),
         positive(raw['smallest_effect'], f'{where}smallest_effect'),
-        raw.get('overrides', {}),
+        named(raw.get('overrides', {}), f'{where}overrides', OVERRIDES),
         [
             parse_outcome(outcome, given, f'{where}secondary.{outcome}')
-            for outcome, given in raw.get('secondary', {}).items()
+            for outcome, given in named(
+                raw.get('secondary', {}), f'{where}secondary', 'outcomes'
+            ).items()
         ],
         positive(raw['attention_lr_mult'], f'{where}attention_lr_mult')
         if raw.get('attention_lr_mult') is not None
@@ -107,11 +109,14 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
 def _pretraining(raw: Any, where: str) -> Pretraining | None:
     if raw is None:
         return None
-    if not isinstance(raw, Mapping):
-        raise UserError(f'{where}: {raw!r} given; allowed: a dict of base, metric and overrides')
+    raw = named(raw, where, 'base, metric and overrides')
     check_keys(raw, PRETRAINING_KEYS, f'{where}: ')
     _check_there(raw, ('base', 'metric'), f'{where}.')
-    return Pretraining(raw['base'], raw['metric'], raw.get('overrides', {}))
+    return Pretraining(
+        text(raw['base'], f'{where}.base'),
+        text(raw['metric'], f'{where}.metric'),
+        named(raw.get('overrides', {}), f'{where}.overrides', OVERRIDES),
+    )
 
 
 def _check_there(raw: Mapping[str, Any], keys: Sequence[str], where: str) -> None:

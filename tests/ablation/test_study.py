@@ -115,6 +115,64 @@ def test_overrides_of_the_command_line_change_the_question(study_of, tmp_path):
     assert len(study.arms) == 4
 
 
+# By what the error says is allowed there, keys of the config and values.
+KINDS = {
+    'a dict of': [
+        ('arms', ['plain']),
+        ('arms', {'plain': None, 'b': {}}),
+        ('arms', {'plain': 'model.backbone.attention=None', 'b': {}}),
+        ('factors', ['squeeze']),
+        ('factors', {'squeeze': ['avg', 'max']}),
+        ('factors', {'squeeze': {'avg': None, 'both': {}}}),
+        ('baseline', ['avg']),
+        ('contrasts', ['squeeze']),
+        ('contrasts', {'c': 'plain'}),
+        ('contrasts', {'c': {'interaction': 'plain'}}),
+        ('across', ['squeeze']),
+        ('overrides', ['model.backbone.attention']),
+        ('pretraining', 'work_dirs/plain.pth'),
+        ('pretraining', {'base': 'b.py', 'metric': 'mIoU', 'overrides': 3}),
+        ('secondary', ['mAcc']),
+        ('exclude', ['squeeze']),
+    ],
+    'a list of dicts': [('exclude', {'squeeze': 'avg'})],
+    'text that is not empty': [
+        ('base', 3),
+        ('metric', ['mIoU']),
+        ('metric', ''),
+        ('arms', {1: {}, 2: {}}),
+        ('factors', {'reduction': {16: {}, 8: {}}}),
+        ('contrasts', {1: {'of': {'squeeze': 'both'}}}),
+        ('contrasts', {'c': {'of': {'squeeze': ['both']}}}),
+        ('pretraining', {'base': 1, 'metric': 'mIoU'}),
+    ],
+    'a number': [
+        ('smallest_effect', True),
+        ('smallest_dose', '0.1'),
+        ('attention_lr_mult', True),
+        ('seeds', True),
+        ('seeds', 2.0),
+        ('seeds', [0, True]),
+    ],
+    'rising numbers': [('looks', [True, 2])],
+}
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'allowed'),
+    [(key, value, allowed) for allowed, given in KINDS.items() for key, value in given],
+)
+def test_a_value_of_another_kind_is_named(study_of, key, value, allowed):
+    with pytest.raises(UserError, match=f'{key}.* given; allowed: {allowed}'):
+        study_of(**{key: value})
+
+
+def test_a_task_that_is_no_dict_is_named(study_of):
+    of_the_task = dict.fromkeys(('base', 'metric', 'smallest_effect', 'overrides'))
+    with pytest.raises(UserError, match=r'tasks.a: 3 given; allowed: a dict of'):
+        study_of(tasks={'a': 3}, **of_the_task)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
