@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,48 @@ def test_the_time_of_the_gates() -> None:
             '{median:.2f} ({low:.2f} to {high:.2f})'.format(**by_gate[name])
             for name in ('hardsigmoid', 'plain')
         ]
+
+
+def trials_of(study: str) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The finished trials of a study by recipe, data and seed."""
+    files = (ROOT / 'results/ablations' / study / 'trials').glob('*.json')
+    trials = [json.loads(file.read_text()) for file in files]
+    return {(t['recipe'], t['data'], t['seed']): t for t in trials if t['status'] == 'finished'}
+
+
+def test_what_rounding_alone_does() -> None:
+    first, again = trials_of('squeeze_x_residual_seg'), trials_of('steadiness_seg')
+    pairs = [(first[key], again[key]) for key in sorted(set(first) & set(again))]
+    assert all(a['environment'] == b['environment'] for a, b in pairs)
+    changes = [b['metrics']['mIoU'] - a['metrics']['mIoU'] for a, b in pairs]
+    for a, b in pairs:
+        assert b['loss'][0][1] == pytest.approx(a['loss'][0][1], rel=1e-4)
+    text = ' '.join(RESULTS.split())
+    assert (
+        f'the {len(pairs)} pairs of repeated trials differ by {statistics.stdev(changes):.1f} mIoU '
+        f'(standard deviation; {max(map(abs, changes)):.1f} at most), and by '
+        f'{statistics.mean(changes):.1f} on average'
+    ) in text
+
+
+def test_the_higher_learning_rates() -> None:
+    (task,) = summarise(ROOT / 'results/ablations/steadiness_seg').tasks
+    arms = {arm.name: arm for arm in task.arms}
+    gone = {
+        name: [f'{arms[f"lr=x {lr}, residual={name}"].mean:.1f}' for lr in (1, 4, 16)]
+        for name in ('off', 'on')
+    }
+    text = ' '.join(RESULTS.split())
+    assert (
+        'its mean falls from {} mIoU to {} and {}, that of the residual one from '
+        '{} to {} and {}.'.format(*gone['off'], *gone['on'])
+    ) in text
+    fast = [arms[f'lr=x 16, residual={name}'] for name in ('off', 'on')]
+    shut = [arm.dose_part('closed') + arm.dose_part('open') for arm in fast]
+    assert f'{100 * shut[0]:.0f} % of the multiplicative gates are saturated' in text
+    assert f'{100 * shut[1]:.0f} % of the residual ones are as well' in text
+    assert fast[0].dose_part('closed') > 0.5
+    assert {f'{c.p:.2f}' for c in task.contrasts} == {'0.07'}
+    assert {c.verdict for c in task.contrasts} == {'undecided with 8 seeds'}
+    spikes = [c.estimate.mean for c in task.secondary if c.outcome == 'loss spikes']
+    assert max(map(abs, spikes)) < 1

@@ -68,6 +68,7 @@ SMALL = 'larger networks and images, longer and pretrained training'
 PRETRAINED = 'backbones from ImageNet, larger networks and images, longer training'
 # With the default start of the branches the plain FCN is much better.
 WHY = '[7 to 8 mIoU better](README.md#the-start-of-the-branches)'
+NO_PLAIN = 'plain networks at these rates'
 NOT_ZERO = f'branches that start at zero ({WHY}), {SMALL}'
 
 
@@ -102,8 +103,8 @@ STUDIES = (
     Tested('pretrained_camvid', 'CamVid, pretrained', BOTH, PRETRAINED),
     Tested('checklist_det', 'detection', PARTS, SMALL),
     Tested('checklist_seg', 'segmentation', PARTS, NOT_ZERO),
-    Tested('steadiness_det', 'detection', STEADY, SMALL),
-    Tested('steadiness_seg', 'segmentation', STEADY, NOT_ZERO),
+    Tested('steadiness_det', 'detection', STEADY, f'{NO_PLAIN}, {SMALL}'),
+    Tested('steadiness_seg', 'segmentation', STEADY, f'{NO_PLAIN}, {NOT_ZERO}'),
     Tested('squeeze_by_task', 'classification', SQUEEZE, SMALL, 'classification'),
     Tested('squeeze_by_task', 'detection, beside a classifier', SQUEEZE, SMALL, 'detection'),
     Tested(
@@ -212,6 +213,18 @@ def owed(found: dict[str, Summary]) -> str:
     return '\n'.join(lines)
 
 
+def took(found: dict[str, Summary]) -> str:
+    """How long the trials of each study trained, in a sentence."""
+    parts = []
+    for study, summary in found.items():
+        hours = sum(trial.training_time_s for trial in summary.records) / 3600
+        parts.append(f'{study} {hours:.1f} ({len(summary.records)} trials)')
+    return (
+        'Hours of training on one core, validations and pretraining not counted: '
+        f'{", ".join(parts)}.'
+    )
+
+
 def page() -> str:
     """The whole page."""
     found = studied()
@@ -221,7 +234,14 @@ def page() -> str:
     ]
     lines += ['| ' + ' | '.join((r.said, r.study, *r.cells)) + ' |' for r in rows(found)]
     knocked = '\n\n## What the trained networks owe to their attention\n\n' + owed(found) + '\n'
-    missing = ['## Not asked yet', '', '| on | claims | what would ask them |', '|---|---|---|']
+    missing = [
+        '## Not asked yet, for want of time',
+        '',
+        took(found),
+        '',
+        '| on | claims | what would ask them |',
+        '|---|---|---|',
+    ]
     listed: list[Asked] = [tested.claims for tested in STUDIES if tested.study in found]
     for tested in (t for t in STUDIES if t.study not in found):
         claims = 'the same' if tested.claims in listed else '; '.join(tested.claims)
