@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from mmse.ablation.values import named, text
+from mmse.ablation.values import named_dict, text
 from mmse.utils.errors import UserError
 from mmse.utils.text import nearest
 
@@ -62,7 +62,7 @@ def parse_contrast(
             which alone no two arms differ.
     """
     where = f'contrasts.{name}'
-    keys = set(named(given, where, "'of' and 'against', or of 'interaction'"))
+    keys = set(named_dict(given, where, "'of' and 'against', or of 'interaction'"))
     if keys == {'interaction'}:
         return _interaction(name, given['interaction'], arms, factors, baseline, where)
     if keys - {'of', 'against'} or 'of' not in keys:
@@ -124,7 +124,9 @@ def _interaction(
     baseline: Levels,
     where: str,
 ) -> Contrast:
-    check_levels(named(levels, f'{where}.interaction', 'levels'), factors, f'{where}.interaction')
+    check_levels(
+        named_dict(levels, f'{where}.interaction', 'levels'), factors, f'{where}.interaction'
+    )
     if len(levels) != 2 or any(baseline[f] == level for f, level in levels.items()):
         raise UserError(f'{where}.interaction: give two factors, each off its baseline')
     first, second = levels

@@ -14,7 +14,7 @@ from mmse.ablation.across import Across, parse_across
 from mmse.ablation.contrasts import Contrast, check_levels, parse_contrast
 from mmse.ablation.looks import check_looks
 from mmse.ablation.tasks import OVERRIDES, TASK_KEYS, Task, parse_tasks
-from mmse.ablation.values import check_keys, is_count, named, one_of, positive
+from mmse.ablation.values import check_keys, is_count, named_dict, one_of, positive
 from mmse.engine.config import read_file
 from mmse.utils.errors import UserError
 
@@ -123,9 +123,10 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     if 'factors' not in raw and 'arms' not in raw:
         raise UserError(f'{path}: there is nothing to compare: give factors, arms or both')
     for key, what in DICTS.items():
-        raw[key] = named(raw.get(key, {}), f'{path}: {key}', what)
+        raw[key] = named_dict(raw.get(key, {}), f'{path}: {key}', what)
     factors = {
-        name: named(levels, f'factors.{name}', 'levels') for name, levels in raw['factors'].items()
+        name: named_dict(levels, f'factors.{name}', 'levels')
+        for name, levels in raw['factors'].items()
     }
     baseline = _baseline(factors, raw['baseline'])
     arms = _arms(raw, factors, baseline)
@@ -169,7 +170,7 @@ def _baseline(factors: Mapping[str, Mapping[str, Any]], given: Mapping[str, str]
         if len(levels) < 2:
             raise UserError(f'factors.{name} has {len(levels)} level; it needs two or more')
         for level, overrides in levels.items():
-            named(overrides, f'factors.{name}[{level!r}]', OVERRIDES)
+            named_dict(overrides, f'factors.{name}[{level!r}]', OVERRIDES)
         if name not in given:
             raise UserError(f'baseline.{name} is missing: one of {", ".join(levels)}')
     check_levels(given, factors, 'baseline')
@@ -183,7 +184,7 @@ def _arms(
     if not isinstance(excluded, list | tuple):
         raise UserError(f'exclude: {excluded!r} given; allowed: a list of dicts of levels')
     for i, levels in enumerate(excluded):
-        check_levels(named(levels, f'exclude[{i}]', 'levels'), factors, f'exclude[{i}]')
+        check_levels(named_dict(levels, f'exclude[{i}]', 'levels'), factors, f'exclude[{i}]')
     unnamed: Mapping[str, str] = {}
     if one_of(raw.get('grid', 'full'), GRIDS, 'grid') == 'full':
         grid = [dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())]
@@ -197,7 +198,7 @@ def _arms(
             if level != baseline[name]
         ]
     arms = [
-        Arm(name, {}, named(overrides, f'arms.{name}', OVERRIDES))
+        Arm(name, {}, named_dict(overrides, f'arms.{name}', OVERRIDES))
         for name, overrides in raw['arms'].items()
     ]
     for levels in grid if factors else []:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmse.ablation.outcomes import Outcome, parse_outcome
-from mmse.ablation.values import check_keys, named, positive, text
+from mmse.ablation.values import check_keys, named_dict, positive, text
 from mmse.utils.errors import UserError
 
 OVERRIDES = 'dotted keys of the base config with their values'
@@ -74,12 +74,12 @@ def parse_tasks(raw: Mapping[str, Any], path: str) -> list[Task]:
         return [_task('', {k: raw[k] for k in TASK_KEYS if k in raw}, f'{path}: ')]
     if twice := sorted(TASK_KEYS & set(raw)):
         raise UserError(f'{path}: {twice[0]} stands beside tasks: move it into each of them')
-    tasks = named(raw['tasks'], f'{path}: tasks', 'tasks')
+    tasks = named_dict(raw['tasks'], f'{path}: tasks', 'tasks')
     if not tasks:
         raise UserError(f'{path}: tasks is empty')
     given = {f'{path}: tasks.{name}': (name, task) for name, task in tasks.items()}
     return [
-        _task(name, named(task, where, 'what a task has'), f'{where}.')
+        _task(name, named_dict(task, where, 'what a task has'), f'{where}.')
         for where, (name, task) in given.items()
     ]
 
@@ -92,10 +92,10 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
         text(raw['base'], f'{where}base'),
         text(raw['metric'], f'{where}metric'),
         positive(raw['smallest_effect'], f'{where}smallest_effect'),
-        named(raw.get('overrides', {}), f'{where}overrides', OVERRIDES),
+        named_dict(raw.get('overrides', {}), f'{where}overrides', OVERRIDES),
         [
             parse_outcome(outcome, given, f'{where}secondary.{outcome}')
-            for outcome, given in named(
+            for outcome, given in named_dict(
                 raw.get('secondary', {}), f'{where}secondary', 'outcomes'
             ).items()
         ],
@@ -109,13 +109,13 @@ def _task(name: str, raw: Mapping[str, Any], where: str) -> Task:
 def _pretraining(raw: Any, where: str) -> Pretraining | None:
     if raw is None:
         return None
-    raw = named(raw, where, 'base, metric and overrides')
+    raw = named_dict(raw, where, 'base, metric and overrides')
     check_keys(raw, PRETRAINING_KEYS, f'{where}: ')
     _check_there(raw, ('base', 'metric'), f'{where}.')
     return Pretraining(
         text(raw['base'], f'{where}.base'),
         text(raw['metric'], f'{where}.metric'),
-        named(raw.get('overrides', {}), f'{where}.overrides', OVERRIDES),
+        named_dict(raw.get('overrides', {}), f'{where}.overrides', OVERRIDES),
     )
 
 

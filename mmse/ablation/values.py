@@ -14,7 +14,7 @@ def check_keys(raw: Mapping[str, Any], allowed: set[str], where: str) -> None:
         raise UserError(f'{where}unknown key {unknown[0]}' + nearest(unknown[0], sorted(allowed)))
 
 
-def named(value: Any, where: str, what: str) -> dict[str, Any]:
+def named_dict(value: Any, where: str, what: str) -> dict[str, Any]:
     """A dict whose keys are text.
 
     Args:
