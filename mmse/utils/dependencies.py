@@ -197,7 +197,7 @@ def _install_command(package: str, flags: str = '') -> str:
         # Compiling against the installed torch is what gives ops that load.
         return (
             "pip install 'setuptools<81' wheel ninja psutil && "
-            f'MMCV_WITH_OPS=1 pip install --no-build-isolation {flags}{target}'
+            f'MMCV_WITH_OPS=1 CPPFLAGS=-g0 pip install --no-build-isolation {flags}{target}'
         )
     return f'pip install {target}'
 

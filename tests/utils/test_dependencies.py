@@ -15,7 +15,7 @@ from mmse.utils.errors import UserError
 ROOT = Path(__file__).parents[2]
 COMPILE = (
     "pip install 'setuptools<81' wheel ninja psutil && "
-    'MMCV_WITH_OPS=1 pip install --no-build-isolation '
+    'MMCV_WITH_OPS=1 CPPFLAGS=-g0 pip install --no-build-isolation '
 )
 OPENMMLAB = {
     'torch': '2.13.0+cpu',
