@@ -25,10 +25,13 @@ if not hasattr(torch.serialization, 'add_safe_globals'):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker('gpu'):
-                item.add_marker(pytest.mark.skip(reason='torch sees no GPU'))
+    for item in items:
+        if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason='torch sees no GPU'))
+        # Being traced doubles the time of exports, of compilations and of Triton's interpreter.
+        of_kernels = getattr(item, 'callspec', None) and item.callspec.params.get('policy')
+        if item.get_closest_marker('slow') or of_kernels == 'kernels':
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(autouse=True)

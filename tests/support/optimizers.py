@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import torch
+from mmcv.ops import ModulatedDeformConv2d
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
@@ -64,10 +66,17 @@ def _rates(training: Training, attention: Any = None) -> Rates:
         backbone['attention'] = attention
     # Without a process group SyncBN is BN in training too.
     held = ConfigDict(json.loads(json.dumps(held).replace('SyncBN', 'BN')))
-    with mock.patch('torch.nn.init.kaiming_uniform_'):  # no weight is needed
+    with (  # no weight is needed
+        mock.patch('torch.nn.init.kaiming_uniform_'),
+        mock.patch.object(ModulatedDeformConv2d, 'init_weights'),
+    ):
         model = nn.ModuleDict({key: MODELS.build(part) for key, part in held.items()})
     wrapper = {k: v for k, v in wrapper.items() if k not in ('loss_scale', 'dtype')}
-    with mock.patch('mmengine.optim.optimizer.default_constructor.print_log'):
+    with (
+        mock.patch('mmengine.optim.optimizer.default_constructor.print_log'),
+        # Torch compares each group's parameters with those of all before it.
+        mock.patch.object(torch.optim.Optimizer, 'add_param_group', _append),
+    ):
         groups = build_optim_wrapper(
             model, {**wrapper, 'type': 'OptimWrapper'}
         ).optimizer.param_groups
@@ -77,6 +86,12 @@ def _rates(training: Training, attention: Any = None) -> Rates:
         for param in group['params']
     }
     return {n: given[id(p)] for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _append(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:
+    params = group['params']
+    params = [params] if isinstance(params, torch.Tensor) else list(params)
+    optimizer.param_groups.append({**optimizer.defaults, **group, 'params': params})
 
 
 def _ours(node: Any) -> Iterator[dict[str, Any]]:

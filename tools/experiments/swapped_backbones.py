@@ -3,10 +3,12 @@
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
 import torch
+from mmcv.ops import ModulatedDeformConv2d as DeformConv
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -79,7 +81,8 @@ def build(settings: Mapping[str, Any], *, as_given: bool = False, **changes: Any
         settings.pop('pretrained', None)
     # Without a process group SyncBN is BN in training too.
     settings = json.loads(json.dumps(settings).replace('SyncBN', 'BN'))
-    with mock.patch('torch.nn.init.kaiming_uniform_'):
+    drawn_by_dcn = nullcontext() if as_given else mock.patch.object(DeformConv, 'init_weights')
+    with mock.patch('torch.nn.init.kaiming_uniform_'), drawn_by_dcn:
         net: nn.Module = MODELS.build(settings)
     net.eval()  # mmdet's returns None
     return net
