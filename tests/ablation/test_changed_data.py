@@ -92,6 +92,7 @@ def untrained(folders: Sequence[Path]) -> Iterator[tuple[Path, int]]:
         yield folder, 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('kind', 'change'),
     [

@@ -153,6 +153,7 @@ def test_the_losses_are_those_of_this_results_version():
     assert list(golden['losses']) == [name_of(case) for case in CASES]
 
 
+@pytest.mark.slow
 @draws_as_pinned
 @pytest.mark.usefixtures('double_precision', 'single_thread', 'fresh_logger', 'no_env_report')
 @pytest.mark.parametrize('case', CASES, ids=name_of)

@@ -62,6 +62,7 @@ def first_step(variant, seed: int, folder: Path, start: str):
     return data['inputs'], loss.item(), weights
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('single_thread')
 def test_arms_of_a_seed_compute_the_same_at_step_0(variants, tmp_path):
     steps = [first_step(v, 3, tmp_path / v.arm.name, 'identity') for v in variants]
@@ -76,6 +77,7 @@ def test_arms_of_a_seed_compute_the_same_at_step_0(variants, tmp_path):
     assert other_seed != pytest.approx(loss, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('single_thread')
 def test_the_default_start_shares_what_arms_have_in_common(variants, tmp_path):
     steps = [first_step(v, 3, tmp_path / v.arm.name, 'default') for v in variants]

@@ -337,6 +337,7 @@ print(study.across[0].weights)
 """
 
 
+@pytest.mark.slow
 def test_the_question_of_three_tasks(monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     with pytest.raises(UserError, match=r'mmpretrain.* is needed for configs/classification'):

@@ -80,6 +80,7 @@ def test_spending_by_the_formula():
     assert levels([8]) == pytest.approx([0.05])
 
 
+@pytest.mark.slow
 def test_the_looks_keep_the_level_together(monkeypatch):
     """A thousand studies without an effect: two contrasts, looked at after 8 and after 12 seeds.
 

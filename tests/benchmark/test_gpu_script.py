@@ -1,12 +1,14 @@
 """The script for machines with a GPU, run on a CPU with small images."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gpu
 import pytest
 
 
+@pytest.mark.slow
 def test_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -21,7 +23,7 @@ def test_report(
         measured.append(gpu.name_of(settings))
         if len(measured) > 3:
             monkeypatch.setattr(gpu.time, 'monotonic', lambda: 1e9)
-        return run(settings)
+        return run(replace(settings, rounds=2))
 
     monkeypatch.setattr(gpu, 'run', counted)
     monkeypatch.setattr(gpu, 'ONLY', ['mmse sepp_v2_residual'])

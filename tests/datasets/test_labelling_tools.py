@@ -204,6 +204,7 @@ def test_names_with_folders_of_the_tool(form: str, splits: Splits, tmp_path: Pat
     assert check_data(configure(tmp_path, 'bccd/faster_rcnn_se_r50_bccd.py', own), 'train')
 
 
+@pytest.mark.slow
 def test_exports_that_are_no_data_set(splits: Splits, tmp_path: Path) -> None:
     detector, segmenter = 'bccd/faster_rcnn_se_r50_bccd.py', 'camvid/fcn_se_r50_camvid.py'
     save(tmp_path, 'img/a.jpg', splits['train'][0].image)

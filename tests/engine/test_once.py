@@ -56,6 +56,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counter
 
 
+@pytest.mark.slow
 def test_a_training_from_a_checkpoint(tmp_path: Path, counts: Counter[str]) -> None:
     write_detection(tmp_path / 'data', {'train': 4, 'val': 2})
     options = {**TINY, **TINY_FASTER_RCNN, **IN_PROCESS, 'train_cfg.max_iters': 2}
@@ -85,6 +86,7 @@ def test_a_training_from_a_checkpoint(tmp_path: Path, counts: Counter[str]) -> N
     assert not safe_load.checked._contents and not kept
 
 
+@pytest.mark.slow
 def test_a_test_of_a_checkpoint(
     tmp_path: Path, tiny_configs: dict[str, Path], counts: Counter[str]
 ) -> None:
@@ -106,6 +108,7 @@ def test_a_checkpoint_that_changes_after_its_check_is_read_again(tmp_path: Path)
     safe_load.checked.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['faster_rcnn_se_r50', 'fcn_se_r50'])
 @pytest.mark.parametrize('seed', [3, None])
 def test_initial_weights_are_those_of_mmengine(name: str, seed: int | None, tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_heads_that_pool_resize_and_pad_take_any_size(head, tmp_path):
         assert relative(file, module, torch.randn(size)) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_dimension_in_which_sizes_agree_is_fixed(tmp_path):
     module = net('PSPHead', channels=5)
     export_onnx(module, tmp_path / 'one.onnx', [(1, 32, 48)], True)

@@ -206,6 +206,7 @@ def test_gates_that_are_shut_from_the_start_have_a_finite_dose():
     assert math.isfinite(of_network(dose(sums), 'moved'))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('policy')
 @pytest.mark.parametrize('squeeze', ['avg', 'max', 'avg+max'])
 def test_every_way_to_compute_shows_the_squeezes(squeeze):

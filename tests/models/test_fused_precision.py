@@ -16,6 +16,7 @@ from mmse.models.fused import fused_tail
 pytestmark = pytest.mark.usefixtures('single_thread', 'policy')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('train', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('ratio', [5, 30, 1000])
 @pytest.mark.parametrize('layout', LAYOUTS, ids=['nchw', 'nhwc'])

@@ -31,6 +31,7 @@ by_kernels = partial(fused_tail, kernels=True)
 NAMES = ['nchw', 'nhwc']
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize('layout', LAYOUTS, ids=NAMES)
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_edges_of_tiles(shape: tuple[int, ...], layout: torch.memory_format) -> 
     assert got['y'].is_contiguous(memory_format=layout)
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize('layout', LAYOUTS, ids=NAMES)
 def test_border_far_from_the_rest(layout: torch.memory_format) -> None:
@@ -62,6 +64,7 @@ def test_border_far_from_the_rest(layout: torch.memory_format) -> None:
     torch.testing.assert_close((norm.running_var.double() - 0.9) / 0.1, var, rtol=3e-6, atol=0)
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize('layout', LAYOUTS, ids=NAMES)
 def test_ties_go_to_the_first_position(layout: torch.memory_format) -> None:
@@ -131,6 +134,7 @@ def test_who_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'triton 3.1.0 is installed, they need triton' in net.layer1[0].path
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize('recompute', [None, 'expand'])
 def test_backbone(recompute: str | None) -> None:
@@ -150,6 +154,7 @@ def test_backbone(recompute: str | None) -> None:
     assert worst(found[1], found[0]) < (1e-3, '')
 
 
+@pytest.mark.slow
 @needs_triton
 def test_compiled_ahead_of_time(record_property: Any) -> None:
     """For three generations of GPUs: few enough registers, and nothing spilled to memory."""

@@ -216,6 +216,7 @@ def test_checkpointing_around_the_network() -> None:
     assert worst(got, want) < (1e-12, '')
 
 
+@pytest.mark.slow
 @compiles
 def test_compiled_from_outside() -> None:
     """The modules are compiled; what is kept is the compiler's choice."""

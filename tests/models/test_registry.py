@@ -22,6 +22,7 @@ def run(code: str, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg', 'mmengine'])
 def test_resolves_from_each_root(package: str, tmp_path: Path) -> None:
     run(

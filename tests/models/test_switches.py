@@ -53,6 +53,7 @@ def test_channels_last(changes: dict[str, Any]) -> None:
         assert net.layer1[0].conv2.weight.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.slow
 @compiles
 @pytest.mark.parametrize('norm_eval', [False, True])
 def test_sizes_that_vary_compile_once_a_mode(norm_eval: bool) -> None:
@@ -67,6 +68,7 @@ def test_sizes_that_vary_compile_once_a_mode(norm_eval: bool) -> None:
         assert counter.frame_count == expected, mode
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager_at_every_size() -> None:
     """Without the code generator, which takes minutes for symbolic sizes on the CPU."""
     small = {'num_stages': 1, 'strides': (1,), 'dilations': (1,), 'out_indices': (0,)}
@@ -85,6 +87,7 @@ def test_compiled_equals_eager_at_every_size() -> None:
             net.train()
 
 
+@pytest.mark.slow
 @compiles
 def test_detector_with_images_of_varying_sizes() -> None:
     """Training and prediction of a Faster R-CNN whose backbone is compiled and channels_last."""

@@ -19,10 +19,12 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path('tools/experiments/claims.py')
 
 
+@pytest.mark.slow
 def test_the_page_of_claims_is_what_the_trials_give(claims: dict[str, Any]) -> None:
     assert (ROOT / 'results/claims.md').read_text(encoding='utf-8') == claims['page']()
 
 
+@pytest.mark.slow
 def test_the_verdicts_in_the_readme(claims: dict[str, Any]) -> None:
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     verdicts = {row.said: row.cells[2] for row in claims['rows'](claims['studied']())}
@@ -35,6 +37,7 @@ def test_the_verdicts_in_the_readme(claims: dict[str, Any]) -> None:
     assert shown == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('study', STUDIES, ids=lambda study: study.name)
 def test_reports_are_what_the_trial_files_give(study: Path, tmp_path: Path) -> None:
     (tmp_path / 'trials').symlink_to(study / 'trials')
