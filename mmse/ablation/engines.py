@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mmse.ablation.trial import BUSY, LOG
+from mmse.ablation.trial import BUSY, LOG, known_end
 from mmse.utils.errors import UserError
 
 Ended = Iterator[tuple[Path, int]]
@@ -88,7 +88,10 @@ def run_locally(folders: Sequence[Path], workers: int) -> Ended:
             for slot in range(workers):
                 if slot not in running and waiting:
                     folder = waiting.pop(0)
-                    running[slot] = folder, start_trial(folder, _share(slot, workers))
+                    if (code := known_end(folder)) is not None:
+                        yield folder, code
+                    else:
+                        running[slot] = folder, start_trial(folder, _share(slot, workers))
             for slot, (folder, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[slot]
@@ -168,4 +171,6 @@ def run_on_ray(folders: Sequence[Path], address: str | None, cpus: float, gpus: 
 
 def _on_node(folder: str, threads: int, cwd: str) -> int:
     """Run a trial as a task of Ray; its process ends with the worker that started it."""
+    if (code := known_end(Path(folder))) is not None:
+        return code
     return start_trial(Path(folder), {'OMP_NUM_THREADS': str(threads)}, cwd).wait()

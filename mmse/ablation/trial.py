@@ -122,6 +122,25 @@ def run_trial(folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def known_end(folder: Path) -> int | None:
+    """The exit code of a trial that needs no process to find it; None if it is to be run.
+
+    Args:
+        folder: Its working folder.
+    """
+    assignment = Assignment.from_config(Config.fromfile(folder / 'config.py'))
+    if isinstance(read_trial(Path(assignment.record)), FinishedTrial):
+        return 0
+    try:
+        with FileLock(folder / 'lock', timeout=0):
+            _pretrained(assignment)
+    except (Timeout, NotYetError):
+        return BUSY
+    except UserError:
+        pass  # its process says so in the log
+    return None
+
+
 def _pretrained(assignment: Assignment) -> Pretrained | None:
     """The network that a trial starts from, if there is one.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from support.ablations import (
 from support.processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
+from mmse.ablation.engines import run_locally
 from mmse.ablation.folders import Folders
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.plan import read_plan
@@ -30,7 +32,7 @@ from mmse.ablation.provenance import source_commit
 from mmse.ablation.records import comparable, read_trials
 from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
-from mmse.ablation.trial import BUSY, LOG
+from mmse.ablation.trial import BUSY, LOG, known_end
 from mmse.ablation.variants import resolve, trials_of
 
 pytest_plugins = ('support.engine_fixtures',)
@@ -235,6 +237,18 @@ def test_a_trial_that_another_process_has_is_waited_for(
     assert ended == [(True, BUSY), (False, 0), (True, 0)]
     assert '1 trials wait for another process' in capsys.readouterr().out
     assert {r['status'] for r in trials(tmp_path).values()} == {'finished'}
+
+
+def test_no_process_starts_for_what_has_ended_or_runs_elsewhere(undisturbed, tmp_path, monkeypatch):
+    ended = sorted((undisturbed[0] / 'work').iterdir())
+    shutil.copytree(ended[0], folder := tmp_path / 'unfinished')
+    config = (folder / 'config.py').read_text()
+    (folder / 'config.py').write_text(config.replace(str(undisturbed[0]), str(tmp_path)))
+    assert known_end(folder) is None
+    monkeypatch.setattr(engines, 'start_trial', lambda *_: pytest.fail('a process is started'))
+    with FileLock(folder / 'lock'):
+        found = dict(run_locally([*ended, folder], workers=2))
+    assert found == {**dict.fromkeys(ended, 0), folder: BUSY}
 
 
 def test_what_belongs_to_another_question_or_machine_is_left_out_aloud(undisturbed):
