@@ -163,7 +163,7 @@ fi
 shared='numpy|opencv-python-headless'
 ops=$(grep -E '^(onedl-)?mmcv==' "requirements/$stack.txt")
 jobs=${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}
-minutes=$(((19 + jobs) / jobs))
+minutes=$(((21 + jobs) / jobs))
 
 step 1 environment "making $venv: seconds" "$stack"
 step 2 torch 'installing torch: a few minutes' \
