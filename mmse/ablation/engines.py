@@ -72,35 +72,51 @@ def start_trial(
 def run_locally(folders: Sequence[Path], workers: int) -> Ended:
     """Run trials in ``workers`` processes at a time.
 
-    Each has its share of the CPU's threads, and a GPU of its own where there are enough.
+    Each has its share of the CPU's threads, and a GPU of its own where there are enough. A place
+    that becomes free goes to the first trial that can start, so that the first seeds are whole
+    before the last ones begin.
 
     Args:
         folders: The trials' working folders, in the order to start them.
         workers: Number of processes, at least 1.
 
     Yields:
-        Folder and exit code of each trial as it ends. Closing the generator kills those that run.
+        Folder and exit code of each trial as it ends; ``BUSY`` for those that still wait for
+        another process when all others have ended. Closing the generator kills those that run.
     """
     waiting = list(folders)
     running: dict[int, tuple[Path, subprocess.Popen[bytes]]] = {}
     try:
         while waiting or running:
             for slot in range(workers):
-                if slot not in running and waiting:
-                    folder = waiting.pop(0)
-                    if (code := known_end(folder)) is not None:
+                while slot not in running and (found := _first_free(waiting)) is not None:
+                    folder, code = found
+                    waiting.remove(folder)
+                    if code is not None:
                         yield folder, code
                     else:
                         running[slot] = folder, start_trial(folder, _share(slot, workers))
+            if not running:
+                yield from ((folder, BUSY) for folder in waiting)
+                return
+            while all(process.poll() is None for _, process in running.values()):
+                time.sleep(0.1)
             for slot, (folder, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[slot]
                     yield folder, process.returncode
-            time.sleep(0.1)
     finally:
         for _, process in running.values():
             process.kill()
             process.wait()
+
+
+def _first_free(waiting: Sequence[Path]) -> tuple[Path, int | None] | None:
+    """The first trial that waits for nothing, and its exit code if it has ended already."""
+    for folder in waiting:
+        if (code := known_end(folder)) != BUSY:
+            return folder, code
+    return None
 
 
 def _share(slot: int, workers: int) -> dict[str, str]:

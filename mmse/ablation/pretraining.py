@@ -60,7 +60,7 @@ def freeze_pretrainings(trials: Iterable[Trial], work: Path) -> dict[Path, Trial
 def in_order(waiting: Mapping[Path, Trial], missing: Mapping[Path, Trial]) -> list[Path]:
     """Working folders in the order to start them: a pretraining before the first that needs it.
 
-    A trial whose pretraining has not ended by then gives its place up until it has.
+    A trial whose pretraining has not ended by then lets the next one go first.
 
     Args:
         waiting: The trials that are to run, by their working folders.

@@ -251,6 +251,49 @@ def test_no_process_starts_for_what_has_ended_or_runs_elsewhere(undisturbed, tmp
     assert found == {**dict.fromkeys(ended, 0), folder: BUSY}
 
 
+def test_a_free_place_goes_to_the_first_trial_that_can_start(tmp_path, monkeypatch):
+    needs = {'a0': 'p0', 'a1': 'p1', 'b1': 'p1', 'c': 'elsewhere'}
+    order = [tmp_path / name for name in ('p0', 'a0', 'p1', 'a1', 'b1', 'c', 'done')]
+    started, ended = [], {'done'}
+
+    class Process:
+        """Ends when it is asked for the second time, p1 for the fifth."""
+
+        returncode = 0
+
+        def __init__(self, name):
+            self.name, self.left = name, 5 if name == 'p1' else 2
+
+        def poll(self):
+            self.left -= 1
+            if self.left > 0:
+                return None
+            ended.add(self.name)
+            return 0
+
+        def wait(self):
+            raise AssertionError('what has ended is not waited for')
+
+        kill = wait
+
+    def start(folder, environment):
+        started.append(folder.name)
+        return Process(folder.name)
+
+    def known(folder):
+        if folder.name in ended:
+            return 0
+        return BUSY if folder.name in needs and needs[folder.name] not in ended else None
+
+    monkeypatch.setattr(engines, 'start_trial', start)
+    monkeypatch.setattr(engines, 'known_end', known)
+    found = [(folder.name, code) for folder, code in run_locally(order, workers=2)]
+    assert started == ['p0', 'p1', 'a0', 'a1', 'b1']  # a0 while p1 is still running
+    assert found.pop() == ('c', BUSY)
+    assert dict(found) == dict.fromkeys(('p0', 'a0', 'p1', 'a1', 'b1', 'done'), 0)
+    assert len(found) == 6
+
+
 def test_what_belongs_to_another_question_or_machine_is_left_out_aloud(undisturbed):
     results = undisturbed[0] / 'results'
     plan, (first, *others) = read_plan(results), read_trials(results)
