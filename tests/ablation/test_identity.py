@@ -105,7 +105,8 @@ def test_the_plans_configs_resolve_to_the_recipes_of_today(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     study = read_study(f'configs/ablations/{name}.py')
     plan = read_plan(ROOT / 'results/ablations' / name)
-    for variant in resolve(study):
+    arms = resolve(study)
+    for variant in arms:
         kept = plan.variant('', variant.arm.name)
         then = Config.fromstring(kept.config, '.py')
         assert shaping_part(then) == shaping_part(variant.cfg)
@@ -116,7 +117,7 @@ def test_the_plans_configs_resolve_to_the_recipes_of_today(name, monkeypatch):
             then = Config.fromstring(plan.tasks[0].pretraining.config, '.py')
             assert shaping_part(then) == shaping_part(before.cfg)
         assert variant.attention == kept.attention
-    asked = plan_of(study, [Trial(v, s, '') for v in resolve(study) for s in study.seeds])
+    asked = plan_of(study, [Trial(v, s, '') for v in arms for s in study.seeds])
     asked, kept = (
         replace(p, tasks=[replace(task, pretraining=None) for task in p.tasks])
         for p in (asked, plan)
