@@ -99,6 +99,15 @@ class ArmSummary:
         """What alpha, T and the weight of the average became: scalar, stage, blocks."""
         return [r.scalars for r in self.records if r.scalars]
 
+    @property
+    def learned(self) -> dict[str, list[float]]:
+        """By scalar, what it became in every block of every trial; see ``scalars``."""
+        values: dict[str, list[float]] = {}
+        for scalars in self.scalars:
+            for name, stages in scalars.items():
+                values.setdefault(name, []).extend(v for blocks in stages.values() for v in blocks)
+        return values
+
     def median(self, key: str) -> float:
         """Median over its trials of one of their numbers, a field of ``FinishedTrial``."""
         median: float = statistics.median(getattr(r, key) for r in self.records)

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from mmse.ablation.trial import BUSY, LOG, known_end
+from mmse.ablation.failure import LOG
+from mmse.ablation.trial import BUSY, known_end
 from mmse.utils.errors import UserError
 
 Ended = Iterator[tuple[Path, int]]

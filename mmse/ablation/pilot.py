@@ -1,8 +1,8 @@
 """Two trials before a study: is the plain network worth comparing, and does the attention act?
 
-The size of the trials may be chosen by the metric of the plain arm and the dose of one arm with
-attention, and by nothing else. So nothing else is kept: the metric of the arm with attention is
-never written down.
+The size of the trials may be chosen by the metric of the plain arm, by the dose of one arm with
+attention, and by whether anything hangs on that attention. Nothing else is kept: the metric of the
+arm with attention is never written down.
 """
 
 import shutil
@@ -14,8 +14,11 @@ from tempfile import TemporaryDirectory
 
 from mmse.ablation.backbones import resolved_attention
 from mmse.ablation.engines import run_locally, until_ended
+from mmse.ablation.failure import LOG
 from mmse.ablation.folders import Folders, freeze
-from mmse.ablation.pretraining import freeze_pretrainings, tell_pretraining
+from mmse.ablation.initial_weights import read_pretrained
+from mmse.ablation.pretraining import freeze_pretrainings
+from mmse.ablation.questions import hardly_owes
 from mmse.ablation.records import FinishedTrial, read_trial
 from mmse.ablation.study import Study
 from mmse.ablation.variants import Trial, Variant, trials_of
@@ -37,6 +40,8 @@ class Pilot:
         attention: Recipe of that arm.
         dose_curve: As in ``FinishedTrial``.
         dose: Its dose at the end by block.
+        owes: Whether anything hangs on its attention: with the attention of the start, its metric
+            is another by a tenth of the smallest effect or more. None in pilots of before.
     """
 
     plain: str
@@ -45,6 +50,7 @@ class Pilot:
     attention: str
     dose_curve: Sequence[Sequence[float]]
     dose: Mapping[str, Mapping[str, float]]
+    owes: bool | None = None
 
 
 def arms_of(study: Study, variants: Sequence[Variant], task: str) -> tuple[Variant, Variant]:
@@ -80,9 +86,10 @@ def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> No
         pair = arms_of(study, variants, task.name)
         with TemporaryDirectory() as records:
             trials = trials_of(pair, [SEED])
-            before = freeze_pretrainings(trials, folders.work)
+            before = freeze_pretrainings(trials, folders.work, retry_failed=True)
             for folder, code in until_ended(one_at_a_time, list(before)):
-                tell_pretraining(folder, before[folder], code)
+                if read_pretrained(folder) is None:
+                    raise _ended_badly('pretraining', folder, code)
             plain, attended = (_train(trial, folders, Path(records)) for trial in trials)
         if attended.dose is None:
             raise UserError(f'{attended.arm} is compiled: its dose cannot be recorded')
@@ -94,6 +101,10 @@ def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> No
                 attended.recipe,
                 attended.dose_curve,
                 attended.dose,
+                not hardly_owes(
+                    attended.metrics[task.metric] - attended.knock_out['start'][task.metric],
+                    task.smallest_effect,
+                ),
             )
         )
         write_json(file, found)
@@ -117,9 +128,13 @@ def _train(trial: Trial, folders: Folders, records: Path) -> FinishedTrial:
     ((_, code),) = one_at_a_time([folder])
     done = read_trial(record)
     if not isinstance(done, FinishedTrial):
-        raise UserError(f'the pilot {folder} ended with exit code {code}; its log.txt says why')
+        raise _ended_badly('pilot', folder, code)
     shutil.rmtree(folder)  # its log tells the metric of the arm on trial
     return done
+
+
+def _ended_badly(what: str, folder: Path, code: int) -> UserError:
+    return UserError(f'the {what} {folder} ended with exit code {code}; its {LOG} says why')
 
 
 def _has_attention(variant: Variant) -> bool:

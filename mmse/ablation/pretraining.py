@@ -8,8 +8,8 @@ from torch import nn
 
 from mmse.ablation.folders import freeze
 from mmse.ablation.initial_weights import RECORD, read_pretrained
+from mmse.ablation.records import FailedTrial, FinishedTrial, read_trial
 from mmse.ablation.variants import Trial
-from mmse.checkpoints.latest import latest_checkpoint
 from mmse.models.loading import check_whole, match
 from mmse.utils.errors import UserError
 
@@ -33,7 +33,9 @@ def check_fit(plain: nn.Module, model: nn.Module, base: str) -> None:
         raise UserError(f'pretraining, {base}: {error}') from error
 
 
-def freeze_pretrainings(trials: Iterable[Trial], work: Path) -> dict[Path, Trial]:
+def freeze_pretrainings(
+    trials: Iterable[Trial], work: Path, retry_failed: bool
+) -> dict[Path, Trial]:
     """Write the configs of the trainings that trials start from, those that have not ended yet.
 
     Each has a working folder of its own, and stays there with its record.
@@ -41,6 +43,7 @@ def freeze_pretrainings(trials: Iterable[Trial], work: Path) -> dict[Path, Trial
     Args:
         trials: The trials that are to run.
         work: The folder of the working folders.
+        retry_failed: Run those again that have failed.
 
     Returns:
         The trainings by their working folders.
@@ -51,8 +54,9 @@ def freeze_pretrainings(trials: Iterable[Trial], work: Path) -> dict[Path, Trial
         if before is not None and read_pretrained(folder := work / before.id) is None:
             missing[folder] = before
     for folder, trial in missing.items():
-        if latest_checkpoint(folder) is None:
-            (folder / RECORD).unlink(missing_ok=True)  # its weights have been removed
+        weights_removed = isinstance(read_trial(folder / RECORD), FinishedTrial)
+        if weights_removed or retry_failed:
+            (folder / RECORD).unlink(missing_ok=True)
         freeze(trial, folder, folder / RECORD, keep_checkpoints=True)
     return missing
 
@@ -74,21 +78,20 @@ def in_order(waiting: Mapping[Path, Trial], missing: Mapping[Path, Trial]) -> li
     return list(order)
 
 
-def tell_pretraining(folder: Path, trial: Trial, code: int) -> None:
+def tell_pretraining(folder: Path, trial: Trial, record: FinishedTrial | FailedTrial) -> None:
     """Say how a pretraining has ended.
 
     Args:
         folder: Its working folder.
         trial: The pretraining.
-        code: The exit code of its process.
-
-    Raises:
-        UserError: It failed.
+        record: What it left.
     """
-    there = read_pretrained(folder)
-    if there is None:
-        raise UserError(
-            f'the pretraining {folder} ended with exit code {code}; its log.txt says why'
+    if isinstance(record, FailedTrial):
+        last = (record.last_lines or [''])[-1].strip()
+        print(
+            f'{folder}: FAILED ({record.reason}): {last}; the trials that start from it fail too',
+            flush=True,
         )
-    metric = trial.variant.task.metric
-    print(f'{folder.name}: {metric} {there.metrics[metric]:.4f}', flush=True)
+    else:
+        metric = trial.variant.task.metric
+        print(f'{folder.name}: {metric} {record.metrics[metric]:.4f}', flush=True)

@@ -94,6 +94,11 @@ def _print_pilot(study: Study, task: Task, variants: Sequence[Variant], results:
         f'{name}, pilot: dose of {pilot.arm} {dose:.3f}, {enough} the {study.smallest_dose:g} '
         f'that a verdict takes; {looks:.3f} of it depends on the image'
     )
+    if pilot.owes is not None:
+        print(
+            f'{name}, pilot: put back to its start, that attention changes {task.metric} by '
+            f'{"at least" if pilot.owes else "LESS THAN"} a tenth of the smallest effect'
+        )
 
 
 def _print_time(study: Study, task: Task, variants: Sequence[Variant], results: Path) -> float:

@@ -83,7 +83,7 @@ class Question:
             return False
         owed = [self._owed(variant, seeds, self.metric) for variant in self.attended]
         return bool(owed) and all(
-            parts and statistics.mean(parts) < self.smallest_effect / 10 for parts in owed
+            parts and hardly_owes(statistics.mean(parts), self.smallest_effect) for parts in owed
         )
 
     def _owed(self, variant: PlannedVariant, seeds: Collection[int], metric: str) -> list[float]:
@@ -96,6 +96,11 @@ class Question:
     def _of(self, variant: PlannedVariant, seeds: Collection[int]) -> list[FinishedTrial]:
         place = (variant.task, variant.arm)
         return [t for t in self.trials if (t.task, t.arm) == place and t.seed in seeds]
+
+
+def hardly_owes(change: float, smallest_effect: float) -> bool:
+    """Whether a metric changes by less than a tenth of what matters without the attention."""
+    return abs(change) < smallest_effect / 10
 
 
 def questions(plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]) -> list[Question]:

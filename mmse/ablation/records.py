@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from mmse.ablation.outcomes import Outcome, spikes, target_of
+from mmse.ablation.outcomes import Outcome, count_spikes, target_of
 from mmse.ablation.plan import Plan
 from mmse.gates.dose import of_network
 from mmse.utils.errors import UserError
@@ -63,7 +63,9 @@ class FinishedTrial(TrialRecord):
     Args:
         metrics: All metrics of the last validation.
         curves: By metric, (iteration, value) of every validation.
-        loss: (Iteration, mean loss since the point before), at most 100 points.
+        loss: (Iteration, mean finite loss since the point before), at most 100 points.
+        spikes: See ``mmse.ablation.outcomes.spikes``; None in trials of before it was counted.
+        non_finite: Number of iterations whose loss was not finite; None likewise.
         iterations: Number of training iterations that were logged.
         training_time_s: Sum of the times of the training steps.
         step_time_s: Median time of a training step.
@@ -73,6 +75,8 @@ class FinishedTrial(TrialRecord):
             per block.
         dose: What the attention of each block did to the validation images at the end; see
             ``mmse.gates.dose.dose``. Empty without attention; None if it was not recorded.
+            What alpha, T and the weight of the average were is there as well.
+        earlier_doses: (Iteration, dose) of the validations before the last.
         dose_curve: (Iteration, ``'moved'``, ``'over_images'``) of the network at every validation.
         knock_out: The metrics of the trained network with its attention as it was at the
             ``'start'``, and with every gain held at its ``'mean'`` over the validation images.
@@ -96,9 +100,12 @@ class FinishedTrial(TrialRecord):
     cpu_threads: int
     log: Sequence[str]
     dose: Mapping[str, Mapping[str, float]] | None = None
+    earlier_doses: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]] = ()
     dose_curve: Sequence[Sequence[float]] = ()
     knock_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pretraining: Mapping[str, float] = field(default_factory=dict)
+    spikes: int | None = None
+    non_finite: int | None = None
 
     def dose_of(self, key: str) -> float | None:
         """The dose of the network; None if it has no attention, or none was recorded.
@@ -119,8 +126,12 @@ class FinishedTrial(TrialRecord):
             return 0.0
         if outcome.of in ('moved', 'over_images'):
             return self.dose_of(outcome.of)
+        if outcome.of == 'non_finite':
+            return None if self.non_finite is None else float(self.non_finite)
         if outcome.of == 'spikes':
-            return float(spikes([value for _, value in self.loss]))
+            # Trials that did not count them are so short that their curve has the same points.
+            kept = count_spikes([value for _, value in self.loss])
+            return float(kept if self.spikes is None else self.spikes)
         if outcome.of == 'saturated':
             shares = [row['closed'] + row['open'] for row in (self.dose or {}).values()]
             return sum(shares) / len(shares) if shares else None
@@ -128,8 +139,13 @@ class FinishedTrial(TrialRecord):
         if target is None:
             return self.metrics.get(outcome.of)
         curve = self.curves[metric]
-        steps = [step for step, reached in curve if reached >= target]
-        return steps[0] if steps else curve[-1][0] + curve[0][0]
+        reached = [step for step, value in curve if value >= target]
+        return reached[0] if reached else self._next_validation()
+
+    def _next_validation(self) -> float:
+        """When the training would have been validated next; a metric that is NaN hides none."""
+        steps = sorted({step for curve in self.curves.values() for step, _ in curve})
+        return steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,23 +202,26 @@ def read_trials(folder: Path) -> list[FinishedTrial | FailedTrial]:
 
 def comparable(
     plan: Plan, trials: Iterable[FinishedTrial | FailedTrial]
-) -> tuple[list[FinishedTrial], list[str]]:
-    """The finished trials that may be compared with each other, and what was left out.
+) -> tuple[list[FinishedTrial | FailedTrial], list[str]]:
+    """The trials that may be compared with each other, and what was left out.
 
     Trials of another config, arm, seed, data or results version than the plan has are left out. The
-    rest belong together if they were made in the same environment; the largest such group is taken.
+    rest belong together if they were made in the same environment; the group with the most finished
+    trials is taken.
 
     Returns:
         The trials of that group, and one line for each reason to leave others out.
     """
-    groups: dict[str, list[FinishedTrial]] = {}
+    groups: dict[str, list[FinishedTrial | FailedTrial]] = {}
     left: dict[str, list[str]] = {}
     for trial in trials:
         if reason := _why_not(trial, plan):
             left.setdefault(reason, []).append(trial.id)
-        elif isinstance(trial, FinishedTrial):
+        else:
             groups.setdefault(json.dumps(trial.environment, sort_keys=True), []).append(trial)
-    ordered = sorted(groups.items(), key=lambda item: len(item[1]))
+    ordered = sorted(
+        groups.items(), key=lambda item: sum(isinstance(t, FinishedTrial) for t in item[1])
+    )
     chosen = ordered.pop()[1] if ordered else []
     left |= {f'environment {name}': [trial.id for trial in group] for name, group in ordered}
     return chosen, [
@@ -213,11 +232,6 @@ def comparable(
 def of_other_data(plan: Plan, trials: Iterable[TrialRecord]) -> list[str]:
     """The names of trials that differ from the plan in their data alone."""
     return [trial.id for trial in trials if _why_not(trial, plan) == OTHER_DATA]
-
-
-def belongs(trial: TrialRecord, plan: Plan) -> bool:
-    """Whether a trial is of the plan's config, arm, seed, data and results version."""
-    return _why_not(trial, plan) is None
 
 
 OTHER_DATA = 'their data have changed since'

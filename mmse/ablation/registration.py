@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmse.ablation.plan import Plan, PlannedAcross, PlannedContrast, PlannedTask, read_file
+from mmse.ablation.records import read_trials
 from mmse.utils.files import write_json
 
 CHANGED = ', changed'  # the end of the name of what once was something else
@@ -21,7 +22,8 @@ def update_plan(folder: Path, plan: Plan) -> Plan:
     added later is exploratory. One that is left out or changed later stays as it was, so that the
     others are corrected for it. Seeds beyond the last look that stood in the plan are exploratory.
     What stood in the plan then is kept in ``registered.json`` from the first change on, so changing
-    it back is no loss.
+    it back is no loss. Seeds that a config adds for a later look count from the first trial of one
+    of them on: other seeds in their place make the study exploratory.
 
     Returns:
         The plan as it was written.
@@ -29,7 +31,7 @@ def update_plan(folder: Path, plan: Plan) -> Plan:
     file, first = folder / 'plan.json', folder / 'registered.json'
     if file.is_file() and any((folder / 'trials').glob('*.json')):
         registered = read_file(first if first.is_file() else file)
-        plan = _kept_to(registered, plan)
+        plan = _kept_to(registered, plan, _counted(folder))
         if not first.is_file() and _plain(plan) != _plain(registered):
             write_json(first, asdict(registered))
     else:
@@ -42,7 +44,15 @@ def _plain(plan: Plan) -> Any:
     return json.loads(json.dumps(asdict(plan)))
 
 
-def _kept_to(old: Plan, new: Plan) -> Plan:
+def _counted(folder: Path) -> Sequence[int]:
+    """The seeds of a plan's looks, with those that were added later and of which a trial ended."""
+    last = read_file(folder / 'plan.json')
+    added = last.seeds[len(last.counted) : max(last.looks, default=0)]
+    ended = {trial.seed for trial in read_trials(folder)}
+    return [*last.counted, *added] if ended & set(added) else last.counted
+
+
+def _kept_to(old: Plan, new: Plan, counted: Sequence[int]) -> Plan:
     """A plan with what an older one, for which trials have ended, had registered."""
     recipes = {(v.task, v.arm): v.recipe for v in old.variants}
     # What shapes a pretraining is part of the recipes.
@@ -52,8 +62,8 @@ def _kept_to(old: Plan, new: Plan) -> Plan:
     )
     same_question = asked == before and old.smallest_dose == new.smallest_dose
     same_question &= all(recipes.get((v.task, v.arm), v.recipe) == v.recipe for v in new.variants)
-    common = min(len(old.counted), len(new.seeds))
-    same_seeds = list(new.seeds[:common]) == list(old.counted[:common])
+    common = min(len(counted), len(new.seeds))
+    same_seeds = list(new.seeds[:common]) == list(counted[:common])
     arms = {arm.name for arm in new.arms}
     names = {task.name for task in new.tasks}
     contrasts = _registered(new.contrasts, old.contrasts, same_question, arms)
@@ -63,7 +73,7 @@ def _kept_to(old: Plan, new: Plan) -> Plan:
     return replace(
         new,
         looks=old.looks if same_seeds else (),
-        counted=old.counted,
+        counted=counted,
         tasks=[_with_outcomes_of(task, tasks.get(task.name, task)) for task in new.tasks],
         contrasts=contrasts,
         across=[each for each in across if each.contrast in kept],

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ def status_table(folder: Path) -> str:
                 )
                 looks = arm.median_dose('over_images')
                 shown += f'  dose {arm.dose:.3f} ({looks:.3f} by the image), {owed}'
+            if arm.learned:
+                shown += f'; {_learned(arm.learned)}'
             lines.append(f'  {arm.name:<{width}}  {len(arm.records):3d} seeds  {shown}'.rstrip())
         lines += [f'  {_effect(c)}' for c in task.contrasts]
     lines += [_effect(c) for c in summary.across]
@@ -97,8 +99,18 @@ def _owed(by_seed: Mapping[int, float], digits: int) -> str:
     return f'{statistics.mean(values):+.{digits}f}{spread}'
 
 
+def _learned(scalars: Mapping[str, Sequence[float]]) -> str:
+    """The median of each scalar, and its range."""
+    return ', '.join(
+        f'{name.replace("_", " ")} {statistics.median(values):.2f} '
+        f'({min(values):.2f} to {max(values):.2f})'
+        for name, values in sorted(scalars.items())
+    )
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     'owed': _owed,
+    'learned': _learned,
     'mean': lambda by_seed: statistics.mean(by_seed.values()) if by_seed else '',
     'number': _number,
     'signed': _signed,

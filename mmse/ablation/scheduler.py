@@ -3,11 +3,12 @@
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from mmse.ablation.engines import Engine, until_ended
+from mmse.ablation.failure import failure
 from mmse.ablation.folders import Folders, freeze, head_of
+from mmse.ablation.initial_weights import RECORD
 from mmse.ablation.plan import Plan, plan_of
 from mmse.ablation.pretraining import (
     check_fit,
@@ -15,7 +16,6 @@ from mmse.ablation.pretraining import (
     in_order,
     tell_pretraining,
 )
-from mmse.ablation.provenance import environment, source_commit
 from mmse.ablation.records import (
     FailedTrial,
     FinishedTrial,
@@ -25,13 +25,10 @@ from mmse.ablation.records import (
 )
 from mmse.ablation.registration import update_plan
 from mmse.ablation.study import Study
-from mmse.ablation.trial import DIVERGED, LOG
 from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.checkpoints.safe_load import checked
 from mmse.engine.preflight import preflight
 from mmse.utils.text import duration
-
-LAST_LINES = 20
 
 
 def run(
@@ -58,7 +55,7 @@ def run(
         The names of the trials that have failed, now or before.
 
     Raises:
-        UserError: The data or a config of a task cannot be used, or a pretraining failed.
+        UserError: The data or a config of a task cannot be used.
     """
     trials = trials_of(variants, study.seeds)
     plan = update_plan(folders.results, plan_of(study, trials))
@@ -67,28 +64,32 @@ def run(
     failed: list[str] = []
     for trial in trials:
         before = read_trial(folders.record(trial))
-        if isinstance(before, FailedTrial) and not retry_failed:
+        if isinstance(before, FailedTrial) and retry_failed:
+            folders.record(trial).unlink()
+            before = None
+        if isinstance(before, FailedTrial):
             failed.append(trial.id)
-        elif not isinstance(before, FinishedTrial):
+        elif before is None:
             waiting[folders.work / trial.id] = trial
     print(f'{len(trials)} trials, {len(trials) - len(waiting) - len(failed)} finished before')
     if waiting:
         for task in study.tasks:
             _check_task(next(v for v in variants if v.task.name == task.name))
         checked.clear()
-    pretrainings = freeze_pretrainings(waiting.values(), folders.work)
+    pretrainings = freeze_pretrainings(waiting.values(), folders.work, retry_failed)
     for folder, trial in waiting.items():
         freeze(trial, folder, folders.record(trial), keep_checkpoints)
     progress = _Progress(study, len(trials), len(trials) - len(waiting))
     for folder, code in until_ended(engine, in_order(waiting, pretrainings)):
-        if folder in pretrainings:
-            tell_pretraining(folder, pretrainings[folder], code)
-            continue
-        trial, file = waiting[folder], folders.record(waiting[folder])
+        trial = pretrainings.get(folder) or waiting[folder]
+        file = folder / RECORD if folder in pretrainings else folders.record(trial)
         record = read_trial(file)
-        if record is None or (code != 0 and isinstance(record, FailedTrial)):
-            record = _failure(trial, folder, code)
+        if record is None:  # it was killed
+            record = failure(head_of(trial), folder, code)
             record.write(file)
+        if folder in pretrainings:
+            tell_pretraining(folder, trial, record)
+            continue
         progress.tell(record)
         if isinstance(record, FailedTrial):
             failed.append(trial.id)
@@ -118,19 +119,6 @@ def _tell_changes(plan: Plan, folders: Folders) -> None:
             *old,
             sep='\n  ',
         )
-
-
-def _failure(trial: Trial, folder: Path, code: int) -> FailedTrial:
-    """How a trial has failed."""
-    log = (folder / LOG).read_text(encoding='utf-8', errors='replace').splitlines()
-    return FailedTrial(
-        **asdict(head_of(trial)),
-        environment=environment(),
-        commit=source_commit(),
-        reason=f'ended by signal {-code}' if code < 0 else f'exit code {code}',
-        last_lines=log[-LAST_LINES:],
-        diverged=code == DIVERGED,
-    )
 
 
 class _Progress:

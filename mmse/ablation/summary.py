@@ -9,7 +9,7 @@ from pathlib import Path
 from mmse.ablation.arms import ArmSummary, summarise_arms
 from mmse.ablation.plan import Plan, PlannedPretraining, read_plan
 from mmse.ablation.questions import ACROSS
-from mmse.ablation.records import FailedTrial, FinishedTrial, belongs, comparable, read_trials
+from mmse.ablation.records import FailedTrial, FinishedTrial, comparable, read_trials
 from mmse.ablation.stats import SECONDARY, reach
 from mmse.ablation.verdicts import ContrastSummary, decimals, judge
 
@@ -91,11 +91,10 @@ def summarise(folder: Path) -> Summary:
         UserError: There is no plan, or a file cannot be read.
     """
     plan, trials = read_plan(folder), read_trials(folder)
-    finished, left_out = comparable(plan, trials)
-    failed = [trial for trial in trials if isinstance(trial, FailedTrial)]
-    ended: list[FinishedTrial | FailedTrial] = [*finished]
-    ended += [trial for trial in failed if belongs(trial, plan)]
-    judged, notes = judge(plan, ended)
+    counted, left_out = comparable(plan, trials)
+    finished = [trial for trial in counted if isinstance(trial, FinishedTrial)]
+    missing = [trial for trial in counted if isinstance(trial, FailedTrial)]
+    judged, notes = judge(plan, counted)
     primary = [c for c in judged if not c.outcome]
     return Summary(
         plan.name,
@@ -113,8 +112,8 @@ def summarise(folder: Path) -> Summary:
             )
             for task in plan.tasks
         ],
-        [*_power(plan, judged), *notes, *_missing(plan, failed), *left_out],
-        failed,
+        [*_power(plan, judged), *notes, *_missing(plan, missing), *left_out],
+        [trial for trial in trials if isinstance(trial, FailedTrial)],
         _provenance(finished),
         [c for c in primary if plan.across and c.task == ACROSS],
     )
@@ -138,7 +137,7 @@ def _missing(plan: Plan, failed: Sequence[FailedTrial]) -> list[str]:
     notes = []
     for variant in plan.variants:
         own = [t for t in failed if (t.task, t.arm) == (variant.task, variant.arm)]
-        if own := [trial for trial in own if belongs(trial, plan)]:
+        if own:
             diverged = sum(trial.diverged for trial in own)
             notes.append(
                 f'{len(own)} trials of {variant.task} {variant.arm} failed, {diverged} of them '

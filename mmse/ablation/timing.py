@@ -11,7 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
@@ -20,6 +22,7 @@ from mmse.checkpoints.safe_load import checked
 from mmse.datasets.digest import is_built_in, leaf_datasets
 from mmse.datasets.shapes import DEFAULT_ROOT
 from mmse.engine.preflight import preflight
+from mmse.utils.errors import UserError
 
 STEPS = 4
 VAL_STEPS = 2
@@ -27,7 +30,7 @@ LOADERS = ('train_dataloader', 'val_dataloader')
 
 
 def trial_seconds(cfg: Config) -> float:
-    """Seconds that one training with a config takes here, start-up apart.
+    """Seconds that one training with a config takes on the device of this process, start-up apart.
 
     A few training and validation steps are measured, the first of each left out. Nothing is left
     behind: built-in data that are not there yet are generated into a temporary folder.
@@ -36,7 +39,7 @@ def trial_seconds(cfg: Config) -> float:
         cfg: A full training config.
 
     Raises:
-        UserError: The data or the config cannot be used.
+        UserError: The data or the config cannot be used here.
     """
     logger = MMLogger.get_current_instance()
     level = logger.level
@@ -51,8 +54,11 @@ def trial_seconds(cfg: Config) -> float:
 
 
 def _measured(cfg: Config) -> float:
-    model: Any = preflight(cfg, ('train', 'val'), whole_checkpoint=False).module
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    model: Any = preflight(cfg, ('train', 'val'), whole_checkpoint=False).module.to(get_device())
+    try:
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    except AssertionError as error:  # mixed precision where there is no GPU
+        raise UserError(f'optim_wrapper: {error}') from error
     for name in LOADERS:
         cfg[name].num_workers = 0
         cfg[name].persistent_workers = False
@@ -86,6 +92,8 @@ def _median_time(loader: Iterable[Any], steps: int, work: Callable[[Any], Any]) 
     began = time.perf_counter()
     for batch in islice(loader, steps):
         work(batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # it would only have been told what to do
         times.append(time.perf_counter() - began)
         began = time.perf_counter()
     return statistics.median(times[1:] or times)

@@ -8,6 +8,7 @@ import statistics
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +19,27 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmse.ablation.failure import DIVERGED, LOG, failure, keep_environment
 from mmse.ablation.initial_weights import (
+    RECORD,
     Pretrained,
     keep_drawn_attention,
     read_pretrained,
     save_initial_weights,
 )
+from mmse.ablation.outcomes import averaged, spikes, width_of
 from mmse.ablation.provenance import environment, source_commit
-from mmse.ablation.records import FinishedTrial, TrialHead, read_trial
+from mmse.ablation.records import FailedTrial, FinishedTrial, TrialHead, read_trial
 from mmse.ablation.validations import Validations
 from mmse.checkpoints.latest import latest_checkpoint
 from mmse.engine.build import build_runner
 from mmse.engine.preflight import preflight
 from mmse.gates.dose import of_network
-from mmse.gates.watch import attentions, learned_scalars, stage_of
+from mmse.gates.watch import stage_of
 from mmse.hooks.finite_loss import DivergedError
 from mmse.utils.errors import UserError
 
 BUSY = 75  # exit code: another process runs the trial, or its pretraining
-DIVERGED = 3  # exit code: its loss was not finite
-LOG = 'log.txt'  # of a trial's folder
-POINTS = 100  # of a learning curve, at most
 
 
 class NotYetError(Exception):
@@ -73,6 +74,11 @@ class Assignment:
         return cls(**raw | {'head': TrialHead(**raw['head'])})
 
 
+def read_assignment(folder: Path) -> Assignment:
+    """What the trial of a working folder is."""
+    return Assignment.from_config(Config.fromfile(folder / 'config.py'))
+
+
 def run_trial(folder: Path) -> None:
     """Train one trial from its initial weights or its latest checkpoint, and write its file.
 
@@ -89,8 +95,9 @@ def run_trial(folder: Path) -> None:
     cfg = Config(Config.fromfile(folder / 'config.py').to_dict())
     assignment = Assignment.from_config(cfg)
     record = Path(assignment.record)
-    if isinstance(read_trial(record), FinishedTrial):
+    if read_trial(record) is not None:
         return  # another scheduler was quicker
+    keep_environment(folder)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     pretrained = _pretrained(assignment)
     if (checkpoint := latest_checkpoint(folder)) is not None:
@@ -128,8 +135,11 @@ def known_end(folder: Path) -> int | None:
     Args:
         folder: Its working folder.
     """
-    assignment = Assignment.from_config(Config.fromfile(folder / 'config.py'))
-    if isinstance(read_trial(Path(assignment.record)), FinishedTrial):
+    assignment = read_assignment(folder)
+    ended = read_trial(Path(assignment.record))
+    if isinstance(ended, FailedTrial):
+        return DIVERGED if ended.diverged else 1
+    if ended is not None:
         return 0
     try:
         with FileLock(folder / 'lock', timeout=0):
@@ -146,13 +156,15 @@ def _pretrained(assignment: Assignment) -> Pretrained | None:
 
     Raises:
         NotYetError: It is still being trained.
-        UserError: Its folder has been removed.
+        UserError: It has failed, or its folder has been removed.
     """
     if assignment.pretraining is None:
         return None
     folder = Path(assignment.pretraining)
     if not (folder / 'config.py').is_file():
         raise UserError(f'the pretraining {folder} has been removed: run the study again')
+    if isinstance(read_trial(folder / RECORD), FailedTrial):
+        raise UserError(f'the pretraining {folder} has failed; its {LOG} says why')
     found = read_pretrained(folder)
     if found is None:
         raise NotYetError
@@ -162,7 +174,8 @@ def _pretrained(assignment: Assignment) -> Pretrained | None:
 def _results(runner: Runner, validations: Validations, metric: str) -> dict[str, Any]:
     scalars = runner.message_hub.log_scalars
     kept = validations.read()
-    metrics = kept[runner.iter].metrics
+    last = kept[runner.iter]
+    metrics = last.metrics
     if metric not in metrics:
         raise UserError(
             f'the last validation gives no {metric}: it is not a number, or the evaluator does not '
@@ -176,14 +189,17 @@ def _results(runner: Runner, validations: Validations, metric: str) -> dict[str,
             key: [[step, of.metrics[key]] for step, of in sorted(kept.items()) if key in of.metrics]
             for key in metrics
         },
-        'loss': _thin(losses),
+        'loss': averaged(losses, width_of(losses)),
+        'spikes': spikes(losses),
+        'non_finite': sum(not math.isfinite(loss) for loss in losses),
         'iterations': len(losses),
         'training_time_s': sum(times),
         'step_time_s': statistics.median(times),
         'peak_memory_bytes': _peak_memory(),
         'parameters': sum(p.numel() for p in _model(runner).parameters()),
-        'scalars': _learned_scalars(runner),
-        'dose': kept[runner.iter].dose,
+        'scalars': _by_stage(last.scalars),
+        'dose': last.dose,
+        'earlier_doses': [(i, of.dose) for i, of in sorted(kept.items()) if of.dose][:-1],
         'dose_curve': [
             [i, *(of_network(of.dose, key) for key in ('moved', 'over_images'))]
             for i, of in sorted(kept.items())
@@ -199,29 +215,18 @@ def _model(runner: Runner) -> torch.nn.Module:
     return model
 
 
-def _thin(values: list[float]) -> list[list[float]]:
-    """At most ``POINTS`` points of a curve: (iteration, mean since the point before)."""
-    width = max(1, -(-len(values) // POINTS))
-    points = [
-        [min(i + width, len(values)), statistics.mean(values[i : i + width])]
-        for i in range(0, len(values), width)
-    ]
-    return [point for point in points if math.isfinite(point[1])]
-
-
 def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _learned_scalars(runner: Runner) -> dict[str, dict[str, list[float]]]:
+def _by_stage(scalars: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
     """What alpha, T and the weight of the average became: by scalar and stage, one per block."""
     learned: dict[str, dict[str, list[float]]] = {}
-    for name, attention in attentions(runner.model):
-        for key, value in learned_scalars(attention).items():
-            stages = learned.setdefault(key, {})
-            stages.setdefault(stage_of(name), []).append(value)
+    for block, values in scalars.items():
+        for key, value in values.items():
+            learned.setdefault(key, {}).setdefault(stage_of(block), []).append(value)
     return learned
 
 
@@ -246,15 +251,29 @@ def main() -> None:
     _end_with_parent()
     try:
         with FileLock(folder / 'lock', timeout=0):
-            run_trial(folder)
+            code = _exit_code(folder)
+            if code:  # while no other scheduler can start it again
+                sys.stderr.flush()
+                assignment = read_assignment(folder)
+                failure(assignment.head, folder, code).write(Path(assignment.record))
     except (Timeout, NotYetError):
-        sys.exit(BUSY)
+        code = BUSY
+    sys.exit(code)
+
+
+def _exit_code(folder: Path) -> int:
+    """Run a trial; 0 if it has ended well, and what its log says otherwise."""
+    try:
+        run_trial(folder)
+    except NotYetError:
+        raise
     except UserError as error:
         print('error:', error, file=sys.stderr)
-        sys.exit(DIVERGED if isinstance(error, DivergedError) else 2)
+        return DIVERGED if isinstance(error, DivergedError) else 2
     except Exception:
         traceback.print_exc()
-        sys.exit(1)
+        return 1
+    return 0
 
 
 if __name__ == '__main__':

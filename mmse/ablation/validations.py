@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mmse.gates.dose import (
     start_weights,
     summed,
 )
-from mmse.gates.watch import backbones
+from mmse.gates.watch import attentions, backbones, learned_scalars
 from mmse.hooks.finite_loss import DivergedError
 from mmse.models import ChannelAttention
 from mmse.utils.files import read_json, replacing, write_json
@@ -40,11 +40,14 @@ class Validation:
 
     Args:
         metrics: Its finite metrics.
-        dose: See ``mmse.gates.dose.dose``; None if the attention at the start is not known.
+        dose: See ``mmse.gates.dose.dose``, and what each block has learned besides; None if the
+            attention at the start is not known.
+        scalars: By block, see ``mmse.gates.watch.learned_scalars``.
     """
 
     metrics: Mapping[str, float]
     dose: Mapping[str, Mapping[str, float]] | None
+    scalars: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Validations(Hook):
@@ -62,6 +65,7 @@ class Validations(Hook):
         self.start_file = folder / 'start_attention.pth'
         self.is_fresh = False  # no validation was seen in this process
         self._sums: dict[str, Sums] | None = None
+        self._scalars: dict[str, dict[str, float]] = {}
         self._watching = ExitStack()
 
     def read(self) -> dict[int, Validation]:
@@ -84,6 +88,8 @@ class Validations(Hook):
         """Begin to sum up what the attention does."""
         self._watching.close()
         self.is_fresh = True
+        # Now: averaged weights are put away again before the validation's end is told.
+        self._scalars = {name: learned_scalars(of) for name, of in attentions(_model(runner))}
         if (started := self._started(runner)) is not None:
             self._sums = self._watching.enter_context(summed(_model(runner), started))
 
@@ -93,8 +99,11 @@ class Validations(Hook):
         there = None if self._sums is None else dose(self._sums)
         if there and not math.isfinite(of_network(there, 'moved')):
             raise DivergedError(f'the gains are not finite at iteration {runner.iter}')
-        kept = {**self.read(), runner.iter: Validation(self._kept(metrics or {}), there)}
-        write_json(self.file, {step: asdict(validation) for step, validation in kept.items()})
+        for name, row in (there or {}).items():
+            row |= self._scalars[name]
+        validation = Validation(self._kept(metrics or {}), there, self._scalars)
+        kept = {**self.read(), runner.iter: validation}
+        write_json(self.file, {step: asdict(of) for step, of in kept.items()})
 
     def knock_out(self, runner: Runner) -> dict[str, dict[str, float]]:
         """Validate with the attention of the start, and with the mean gains of the last validation.

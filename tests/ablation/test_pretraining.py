@@ -12,8 +12,10 @@ from mmengine.registry import DefaultScope
 from support.ablations import ATTENTION, ablate, trials, write_study
 from support.engine import IN_PROCESS
 
-from mmse.ablation.folders import Folders, freeze
+from mmse.ablation.failure import LOG, failure
+from mmse.ablation.folders import Folders, freeze, head_of
 from mmse.ablation.identity import weight_files
+from mmse.ablation.initial_weights import RECORD
 from mmse.ablation.plan import read_plan
 from mmse.ablation.pretraining import freeze_pretrainings, in_order
 from mmse.ablation.scheduler import run
@@ -92,14 +94,34 @@ def test_all_arms_of_a_seed_start_from_the_network_of_their_seed(tmp_path, tiny_
 
 
 @pytest.mark.slow
-def test_a_pretraining_that_fails_ends_the_run_by_name(tmp_path, tiny_configs):
-    first = pretraining(tiny_configs['seg'], **{'optim_wrapper.optimizer.lr': 1e30})
-    write_study(tmp_path, tiny_configs['seg'], pretraining=first, seeds=1)
-    code, _, err = ablate(tmp_path, 'run')
+def test_a_pretraining_that_fails_takes_the_trials_of_its_seed_with_it_alone(
+    tmp_path, tiny_configs
+):
+    short = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2}
+    write_study(
+        tmp_path, tiny_configs['seg'], pretraining=pretraining(tiny_configs['seg'], **short)
+    )
+    study = read_study(tmp_path / 'question.py')
+    lost = trials_of(resolve(study), study.seeds)[0].pretraining
+    freeze(lost, folder := tmp_path / 'work' / lost.id, folder / RECORD, keep_checkpoints=True)
+    (folder / LOG).write_text('no memory\n')
+    failure(head_of(lost), folder, -9).write(folder / RECORD)
+    code, out, err = ablate(tmp_path, 'run', '--workers', '2')
     assert code == 2
-    assert 'the pretraining' in err
-    assert 'ended with exit code 3; its log.txt says why' in err
-    assert not trials(tmp_path)
+    assert f'{folder}: FAILED (ended by signal 9): no memory; the trials that start' in out
+    assert '2 trials have failed' in err
+    ended = {(t['arm'], t['seed']): t for t in trials(tmp_path).values()}
+    assert {k: t['status'] for k, t in ended.items()} == {
+        **{(arm, 0): 'failed' for arm in ('plain', 'se')},
+        **{(arm, 1): 'finished' for arm in ('plain', 'se')},
+    }
+    for arm in ('plain', 'se'):
+        assert ended[arm, 0]['last_lines'][-1].endswith(
+            f'the pretraining {folder} has failed; its log.txt says why'
+        )
+    code, out, err = ablate(tmp_path, 'run', '--workers', '2', '--retry-failed')
+    assert code == 0, out + err
+    assert {t['status'] for t in trials(tmp_path).values()} == {'finished'}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +157,7 @@ def test_a_pretraining_comes_before_the_first_trial_that_needs_it(tmp_path, tiny
     first = pretraining(tiny_configs['seg'])
     study = read_study(write_study(tmp_path, tiny_configs['seg'], pretraining=first))
     waiting = {tmp_path / t.id: t for t in trials_of(resolve(study), study.seeds)}
-    missing = freeze_pretrainings(waiting.values(), tmp_path)
+    missing = freeze_pretrainings(waiting.values(), tmp_path, retry_failed=False)
     order = [folder.name.rpartition('-')[0] for folder in in_order(waiting, missing)]
     assert order == [
         *('pretraining-seed0', 'plain-seed0', 'se-seed0'),
@@ -148,7 +170,7 @@ def test_a_trial_does_not_wait_for_a_pretraining_that_was_removed(tmp_path, tiny
     study = read_study(write_study(tmp_path, tiny_configs['seg'], pretraining=first))
     trial = trials_of(resolve(study), study.seeds)[0]
     folder = tmp_path / 'work' / trial.id
-    (missing,) = freeze_pretrainings([trial], tmp_path / 'work')
+    (missing,) = freeze_pretrainings([trial], tmp_path / 'work', retry_failed=False)
     freeze(trial, folder, tmp_path / 'record.json', keep_checkpoints=False)
     with pytest.raises(NotYetError):
         run_trial(folder)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import version
 
 import pytest
@@ -25,15 +25,17 @@ from support.processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
 from mmse.ablation.engines import run_locally
+from mmse.ablation.failure import LOG, failure
 from mmse.ablation.folders import Folders
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.plan import read_plan
-from mmse.ablation.provenance import source_commit
-from mmse.ablation.records import comparable, read_trials
+from mmse.ablation.provenance import environment, source_commit
+from mmse.ablation.records import FailedTrial, TrialHead, comparable, read_trials
 from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
-from mmse.ablation.trial import BUSY, LOG, known_end
+from mmse.ablation.trial import BUSY, known_end, read_assignment, run_trial
 from mmse.ablation.variants import resolve, trials_of
+from mmse.utils.files import read_json, write_json
 
 pytest_plugins = ('support.engine_fixtures',)
 
@@ -61,6 +63,7 @@ def test_every_trial_leaves_a_whole_record_and_no_checkpoint(undisturbed):
         assert [step for step, _ in curve] == [4, 8]
         assert [step for step, _ in record['loss']] == list(range(1, 9))
         assert record['iterations'] == 8
+        assert (record['spikes'], record['non_finite']) == (0, 0)
         assert record['training_time_s'] > record['step_time_s'] > 0
         assert record['peak_memory_bytes'] > 2**27
         assert record['environment']['torch'] == version('torch')
@@ -87,6 +90,11 @@ def test_every_trial_records_what_its_attention_did(undisturbed):
         doses = [row['moved'] for row in record['dose'].values()]
         assert 0 < min(doses) < max(doses) < 0.5  # from the identity, in eight small steps
         assert [step for step, _, _ in record['dose_curve']] == [4, 8]
+        ((step, rows),) = record['earlier_doses']
+        assert (step, list(rows)) == (4, list(record['dose']))
+        assert (sum(row['moved'] ** 2 for row in rows.values()) / 8) ** 0.5 == pytest.approx(
+            record['dose_curve'][0][1]
+        )
         overall = (sum(dose**2 for dose in doses) / 8) ** 0.5
         assert record['dose_curve'][-1][1] == pytest.approx(overall)
         assert set(record['knock_out']) == {'start', 'mean'}
@@ -194,9 +202,31 @@ def test_an_arm_that_crashes_is_recorded_and_the_rest_finishes(tmp_path, tiny_co
     code, out, _ = ablate(tmp_path, 'run')
     assert code == 2
     assert '[' not in out  # nothing was tried again
+    # Nor by a run that had it in its list when it failed.
+    folder = tmp_path / 'work' / failed['id']
+    logs = (folder / LOG).read_text()
+    assert known_end(folder) == 1
+    run_trial(folder)
+    assert (folder / LOG).read_text() == logs
     code, out, _ = ablate(tmp_path, 'run', '--retry-failed')
     assert code == 2
     assert out.count('FAILED') == 1
+    assert logs in (again := (folder / LOG).read_text())
+    assert len(again) > len(logs)
+
+
+def test_a_trial_that_is_killed_failed_where_it_ran(undisturbed, tmp_path):
+    ended = next((undisturbed[0] / 'work').iterdir())
+    head = read_assignment(ended).head
+    assert read_json(ended / 'environment.json') == environment()
+    (tmp_path / LOG).write_text('a\nb\n')
+    assert failure(head, tmp_path, -9).environment == environment()
+    write_json(tmp_path / 'environment.json', {'device': 'another'})
+    left = failure(head, tmp_path, -9)
+    assert left.environment == {'device': 'another'}
+    assert (left.id, left.reason, left.diverged) == (head.id, 'ended by signal 9', False)
+    assert left.last_lines == ['a', 'b']
+    assert failure(head, tmp_path, 3).diverged
 
 
 def test_a_trial_that_another_process_has_is_not_run_twice(tmp_path, tiny_configs):
@@ -310,6 +340,12 @@ def test_what_belongs_to_another_question_or_machine_is_left_out_aloud(undisturb
             others,
             [f'1 trials left out: {reason[1]} ({first.id})'],
         )
+    # One that failed elsewhere says nothing of the arm here.
+    head = {f.name: getattr(first, f.name) for f in fields(TrialHead)}
+    broken = FailedTrial(**head, environment=first.environment, reason='', last_lines=[])
+    assert comparable(plan, [*others, broken]) == ([*others, broken], [])
+    elsewhere = replace(broken, environment={'device': 'another'})
+    assert comparable(plan, [*others, elsewhere])[0] == others
     # The commit is told, and decides nothing.
     assert comparable(plan, [replace(first, commit='another')])[1] == []
 

@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import math
+import statistics
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from support.simulated_study import DATA, OF_NO_TRAINING, dose_of, simulate_stud
 from mmse.ablation import stats
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.looks import check_looks, levels, spent
-from mmse.ablation.outcomes import Outcome, parse_outcome
+from mmse.ablation.outcomes import Outcome, averaged, count_spikes, parse_outcome, spikes
 from mmse.ablation.plan import (
     Plan,
     PlannedArm,
@@ -231,6 +232,46 @@ def test_trials_that_did_not_record_their_dose_are_not_believed():
     assert contrast.verdict == 'not tested: the dose of arm 1 was not recorded'
 
 
+@pytest.mark.parametrize(
+    ('steps', 'after'),
+    [
+        ([8, 9, 10, 11, 12], 13),  # epochs with val_begin=8
+        ([10, 20, 290, 300], 310),
+        ([100, 290, 299, 300], 301),  # dynamic_intervals
+        ([240], 480),
+    ],
+)
+def test_a_value_that_was_never_reached_counts_as_the_next_validation(steps, after):
+    never = trial('plain', 0, 0.4, curve=[[step, 0.1] for step in steps])
+    assert never.outcome(Outcome('speed', 'steps to 0.5', 1.0), 'm') == after
+    # A metric that was no number for once leaves the others' validations.
+    hidden = replace(never, curves={'m': never.curves['m'][:1], 'm_x': never.curves['m']})
+    assert hidden.outcome(Outcome('speed', 'steps to 0.5', 1.0), 'm') == after
+
+
+def test_spikes_are_as_long_whatever_the_length_of_the_training():
+    """Against medians of windows of ten iterations, found one by one."""
+    rng = np.random.default_rng(0)
+    losses = list(1 + 0.1 * rng.random(20_000))
+    assert spikes(losses) == 0
+    for start in (5000, 12_000):
+        losses[start : start + 10] = [3.0] * 10
+    assert spikes(losses) == 2
+    means = [statistics.mean(losses[i : i + 10]) for i in range(0, len(losses), 10)]
+    above = [m > 1.5 * statistics.median(means[i - 5 : i]) for i, m in enumerate(means) if i > 4]
+    assert sum(above) == 2
+    # The curve that a trial keeps has points of 200 iterations, in which they drown.
+    assert count_spikes([mean for _, mean in averaged(losses, 200)]) == 0
+
+
+def test_losses_that_are_not_finite_are_counted_and_hide_nothing():
+    losses = [1.0, math.nan, 3.0, math.inf, math.nan, math.inf, 5.0]
+    assert averaged(losses, 2) == [[2, 1.0], [4, 3.0], [7, 5.0]]
+    outcome = Outcome('broken', 'non_finite', 1.0)
+    assert replace(trial('plain', 0, 1.0), non_finite=4).outcome(outcome, 'm') == 4.0
+    assert trial('plain', 0, 1.0).outcome(outcome, 'm') is None  # it was not counted
+
+
 def test_secondary_outcomes_by_hand():
     outcomes = [
         Outcome('small', 'm_s', 0.1),
@@ -340,6 +381,26 @@ def test_other_seeds_in_the_place_of_those_that_were_planned(tmp_path):
     assert list(update_plan(results, changed).looks) == []
     verdicts = {c.verdict for c in summarise(results).tasks[0].contrasts}
     assert verdicts == {'exploratory: the seeds were changed after trials had ended'}
+
+
+def test_seeds_of_a_later_look_are_not_swapped_after_a_trial_of_them(tmp_path):
+    results = simulate_study(tmp_path)  # of the seeds 0 to 7
+    plan = replace(read_plan(results), looks=[8, 16])
+    (results / 'plan.json').write_text(json.dumps(asdict(plan)))
+    first, second = ([*range(8), *range(s, s + 8)] for s in (8, 100))
+    for seeds in (first, second, first):  # no trial of them has ended: they are free
+        assert list(update_plan(results, replace(plan, seeds=seeds)).looks) == [8, 16]
+    for file in list(results.glob('trials/*-7.json')):
+        copy = file.with_name(file.name.replace('-7', '-8'))
+        copy.write_text(json.dumps({**json.loads(file.read_text()), 'seed': 8, 'id': copy.stem}))
+    swapped = update_plan(results, replace(plan, seeds=second))
+    assert (list(swapped.looks), list(swapped.counted)) == ([], first)
+    third = [*range(8), *range(200, 208)]
+    assert list(update_plan(results, replace(plan, seeds=third)).looks) == []
+    again = update_plan(results, replace(plan, seeds=first))
+    assert (list(again.looks), list(again.counted)) == ([8, 16], first)
+    fewer = update_plan(results, replace(plan, seeds=list(range(8))))
+    assert list(fewer.looks) == [8, 16]
 
 
 def test_a_threshold_of_the_dose_that_came_late(tmp_path):

@@ -14,10 +14,11 @@ from support.engine import IN_PROCESS, args_for_train, read_scalars
 from support.processes import in_process, with_output
 
 from mmse.ablation.engines import Ended
+from mmse.ablation.failure import LOG
 from mmse.ablation.folders import Folders
 from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
-from mmse.ablation.trial import LOG, run_trial
+from mmse.ablation.trial import run_trial
 from mmse.ablation.variants import resolve
 from mmse.checkpoints import read_checkpoint
 from mmse.checkpoints.latest import latest_checkpoint

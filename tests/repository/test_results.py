@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mmse.ablation.report import write_report
@@ -167,6 +168,16 @@ def test_the_higher_learning_rates() -> None:
     assert f'{100 * shut[0]:.0f} % of the multiplicative gates are saturated' in text
     assert f'{100 * shut[1]:.0f} % of the residual ones are as well' in text
     assert fast[0].dose_part('closed') > 0.5
+    residual = [arms[f'lr=x {lr}, residual=on'] for lr in (4, 16)]
+    alphas = [arm.learned['alpha'] for arm in residual]
+    below = [f'{100 * np.mean(np.array(values) < 0):.0f} %' for values in alphas]
+    assert 'in {} of the blocks at 4 times the rate and in {} at 16'.format(*below) in text
+    assert '(medians {:.2f} and {:.2f})'.format(*map(np.median, alphas)) in text
+    assert f'of which there are {100 * fast[1].dose_part("open"):.0f} % at 16 times' in text
+    parts = [arm.dose_part('mean') for arm in residual]
+    assert 'gains are {:.2f} and {:.2f} of those of the start on average'.format(*parts) in text
+    owed = [np.mean(list(arm.owed('start').values())) for arm in residual]
+    assert 'the metric owes the attention {:.1f} and {:.1f} mIoU'.format(*owed) in text
     assert {f'{c.p:.2f}' for c in task.contrasts} == {'0.07'}
     assert {c.verdict for c in task.contrasts} == {'undecided with 8 seeds'}
     spikes = [c.estimate.mean for c in task.secondary if c.outcome == 'loss spikes']

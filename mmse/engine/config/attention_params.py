@@ -45,6 +45,14 @@ def spare_from_decay(wrapper: Any, blocks: Sequence[str]) -> list[str]:
     return [f'optim_wrapper: no weight decay on {", ".join(NO_DECAY)}']
 
 
+def could_have_a_rate(wrapper: Any) -> bool:
+    """Whether an optimizer's config gives the attention no learning rate of its own, but could."""
+    if not isinstance(wrapper, Mapping) or 'optimizer' not in wrapper or 'constructor' in wrapper:
+        return False
+    keys = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    return not any('attention' in key and 'lr_mult' in keys[key] for key in keys)
+
+
 def set_attention_rate(wrapper: Any, blocks: Sequence[str], factor: float) -> list[str]:
     """Give the attention a learning rate of its own: so many times that of its block's first layer.
 

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from mmse.engine.config.attention_params import could_have_a_rate
 from mmse.engine.config.find import find_config, own_names_in_bases
 from mmse.engine.config.override import override
 from mmse.engine.config.own_data import apply_own_data
@@ -18,6 +19,11 @@ from mmse.engine.config.swap import (
 )
 from mmse.utils.dependencies import require, require_numpy
 from mmse.utils.errors import UserError
+
+NO_RATE = (
+    'optim_wrapper: the attention gets the learning rate of its block, at which it hardly moved in '
+    'short trainings with AdamW; --attention-lr-mult 10 gives it ten times that (docs/choosing.md)'
+)
 
 
 def load_config(
@@ -43,6 +49,8 @@ def load_config(
     cfg = read_config(name)
     if attention is not None:
         changes = swap_backbone(cfg, parse_attention(attention), attention_lr_mult)
+        if has_attention(cfg) and could_have_a_rate(cfg.get('optim_wrapper')):
+            changes.append(NO_RATE)
         print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
     elif attention_lr_mult is not None:
         if not has_attention(cfg):
