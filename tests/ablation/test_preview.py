@@ -34,6 +34,13 @@ def test_measuring_prints_nothing_and_leaves_the_log_as_it_was(tmp_path, tiny_co
     assert logger.level == logging.INFO
 
 
+def test_the_time_in_mixed_precision_is_not_known_without_a_gpu(tmp_path, tiny_configs):
+    cfg = resolve(read_study(write_study(tmp_path, tiny_configs['seg'])))[0].cfg
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    with pytest.raises(UserError, match='optim_wrapper: .*AmpOptimizerWrapper.* is only available'):
+        timing.trial_seconds(cfg)
+
+
 @pytest.mark.usefixtures('single_thread', 'fresh_logger')
 def test_plan_shows_arms_trials_time_and_power(tmp_path, tiny_configs, capsys):
     print_preview(read_study(write_study(tmp_path, tiny_configs['seg'])), tmp_path / 'results')

@@ -8,7 +8,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmse import swap_backbone
-from mmse.engine.config import load_config
+from mmse.engine.config import load_config, read
 from mmse.engine.config.attention_params import NO_DECAY
 from mmse.engine.config.swap import give_attention_a_rate
 from mmse.models import SEResNet
@@ -93,6 +93,20 @@ def test_it_holds_in_pure_python_configs_and_says_so(capsys):
     )
     keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
     assert keys['attention.fc1.weight'] == {'lr_mult': 5.0}
+
+
+def test_a_swap_says_where_the_attention_gets_no_rate_of_its_own(monkeypatch):
+    def said(**options) -> bool:
+        logged: list[str] = []
+        monkeypatch.setattr(read, 'print_log', lambda text, _: logged.append(text))
+        load_config(**options)
+        return '--attention-lr-mult 10 gives it ten times that' in logged[0]
+
+    theirs = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+    assert said(name=theirs, attention='sepp_v2')
+    assert not said(name=theirs, attention='sepp_v2', attention_lr_mult=1.0)
+    assert not said(name=theirs, attention='None')
+    assert not said(name='configs/fcn_se_r50.py', attention='se')  # its config gives one
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmse.ablation.plan import read_plan
+from mmse.ablation.questions import NOT_TESTED
+from mmse.ablation.stats import UNDECIDED
 from mmse.ablation.summary import Summary, TaskSummary, summarise
 from mmse.ablation.verdicts import ContrastSummary
 from mmse.utils.files import write_text
@@ -198,6 +200,24 @@ def _dose(tasks: Sequence[TaskSummary], study: str, contrast: str) -> str:
     return f'{min(doses[0]):.2f}, {min(doses[1]):.3f} by the image'
 
 
+def others(found: dict[str, Summary]) -> str:
+    """What was registered and no claim asks: each that has a verdict, the number of the rest."""
+    lines = ['| study | outcome | contrast | effect | verdict |', '|---|---|---|---|---|']
+    undecided = 0
+    for study, summary in found.items():
+        asked = {pair for t in STUDIES if t.study == study for pair in t.claims.values()}
+        for task in summary.tasks:
+            for c in task.secondary:
+                if not c.registered or (c.name, c.outcome) in asked:
+                    continue
+                if c.verdict.startswith((UNDECIDED, NOT_TESTED, 'not yet')):
+                    undecided += 1
+                    continue
+                cells = study, c.outcome, c.name, _effect(c, ''), c.verdict
+                lines.append('| ' + ' | '.join(cell.strip() for cell in cells) + ' |')
+    return '\n'.join([*lines, '', f'{undecided} more are undecided, not tested or not yet asked.'])
+
+
 def owed(found: dict[str, Summary]) -> str:
     """What the metric of each study owes to the attention, over all its arms, in a sentence."""
     lines = []
@@ -237,6 +257,7 @@ def page() -> str:
         '|---|---|---|---|---|---|',
     ]
     lines += ['| ' + ' | '.join((r.said, r.study, *r.cells)) + ' |' for r in rows(found)]
+    beside = '\n\n## What else was registered\n\n' + others(found)
     knocked = '\n\n## What the trained networks owe to their attention\n\n' + owed(found) + '\n'
     missing = [OPEN, '| on | claims | what would ask them |', '|---|---|---|']
     listed: list[Asked] = [tested.claims for tested in STUDIES if tested.study in found]
@@ -247,7 +268,7 @@ def page() -> str:
         missing.append(f'| {tested.on} | {claims} | {config} |')
     missing += [f'| {on} | all | {how} |' for on, how in OPEN_CLAIMS.items()]
     spent = f'\n## What it took\n\n{took(found)}\n\n'
-    return HEAD + '\n'.join(lines) + knocked + spent + '\n'.join(missing) + '\n' + END
+    return HEAD + '\n'.join(lines) + beside + knocked + spent + '\n'.join(missing) + '\n' + END
 
 
 def main() -> None:
