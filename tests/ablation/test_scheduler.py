@@ -21,6 +21,7 @@ from support.ablations import (
     wait_until,
     write_study,
 )
+from support.engine import IN_PROCESS
 from support.processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
@@ -40,6 +41,8 @@ from mmse.utils.files import read_json, write_json
 pytest_plugins = ('support.engine_fixtures',)
 
 pytestmark = pytest.mark.slow
+
+KEYS_OF_ALPHA = [f'layer{i}.{j}.attention.alpha' for i in range(1, 5) for j in range(2)]
 
 
 @pytest.fixture(scope='module')
@@ -101,6 +104,32 @@ def test_every_trial_records_what_its_attention_did(undisturbed):
         assert all(set(m) == set(record['metrics']) for m in record['knock_out'].values())
         # Only the training's own validations count as such.
         assert [step for step, _ in record['curves']['mIoU']] == [4, 8]
+
+
+def test_with_averaged_weights_all_that_is_said_is_of_them(tmp_path, tiny_configs):
+    """MMEngine's hook puts them in place for the validation only, and saves both."""
+    gating = {'squeeze': 'avg', 'residual': True, 'learnable_alpha': True}
+    hooks = {'custom_hooks': [{'type': 'EMAHook', 'momentum': 0.5}]}
+    write_study(
+        tmp_path,
+        tiny_configs['seg'],
+        arms={**ARMS, 'se': {ATTENTION: gating}},
+        overrides={**IN_PROCESS, **hooks},
+        seeds=1,
+    )
+    code, out, err = ablate(tmp_path, 'run', '--workers', '2', '--keep-checkpoints')
+    assert code == 0, out + err
+    (record,) = (r for r in trials(tmp_path).values() if r['arm'] == 'se')
+    saved = torch.load(tmp_path / 'work' / record['id'] / 'iter_8.pth', weights_only=False)
+    averaged, raw = (
+        {key: float(saved[part][f'{prefix}backbone.{key}']) for key in KEYS_OF_ALPHA}
+        for part, prefix in (('state_dict', ''), ('ema_state_dict', 'module.'))
+    )
+    assert averaged != raw
+    found = {f'{block}.attention.alpha': row['alpha'] for block, row in record['dose'].items()}
+    assert found == pytest.approx(averaged)
+    stages = [value for blocks in record['scalars']['alpha'].values() for value in blocks]
+    assert stages == pytest.approx(list(averaged.values()))
 
 
 def test_arms_of_a_seed_start_with_the_same_loss(undisturbed):
