@@ -34,7 +34,8 @@ def failure(head: TrialHead, folder: Path, code: int) -> FailedTrial:
     log = (folder / LOG).read_text(encoding='utf-8', errors='replace').splitlines()
     return FailedTrial(
         **asdict(head),
-        environment=read_json(file) if file.is_file() else environment(),
+        # None where it ended before it could say: the scheduler may be on another machine.
+        environment=read_json(file) if file.is_file() else {},
         commit=source_commit(),
         reason=f'ended by signal {-code}' if code < 0 else f'exit code {code}',
         last_lines=log[-LAST_LINES:],

@@ -21,6 +21,7 @@ from mmse.ablation.pretraining import freeze_pretrainings
 from mmse.ablation.questions import hardly_owes
 from mmse.ablation.records import FinishedTrial, read_trial
 from mmse.ablation.study import Study
+from mmse.ablation.tasks import Task
 from mmse.ablation.variants import Trial, Variant, trials_of
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
@@ -41,7 +42,8 @@ class Pilot:
         dose_curve: As in ``FinishedTrial``.
         dose: Its dose at the end by block.
         owes: Whether anything hangs on its attention: with the attention of the start, its metric
-            is another by a tenth of the smallest effect or more. None in pilots of before.
+            is another by a tenth of the smallest effect or more. None if it has none there, and in
+            pilots of before.
     """
 
     plain: str
@@ -101,10 +103,7 @@ def run_pilot(study: Study, variants: Sequence[Variant], folders: Folders) -> No
                 attended.recipe,
                 attended.dose_curve,
                 attended.dose,
-                not hardly_owes(
-                    attended.metrics[task.metric] - attended.knock_out['start'][task.metric],
-                    task.smallest_effect,
-                ),
+                _owes(attended, task),
             )
         )
         write_json(file, found)
@@ -131,6 +130,13 @@ def _train(trial: Trial, folders: Folders, records: Path) -> FinishedTrial:
         raise _ended_badly('pilot', folder, code)
     shutil.rmtree(folder)  # its log tells the metric of the arm on trial
     return done
+
+
+def _owes(attended: FinishedTrial, task: Task) -> bool | None:
+    without = attended.knock_out['start'].get(task.metric)
+    if without is None:
+        return None
+    return not hardly_owes(attended.metrics[task.metric] - without, task.smallest_effect)
 
 
 def _ended_badly(what: str, folder: Path, code: int) -> UserError:

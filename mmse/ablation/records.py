@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from mmse.ablation.outcomes import Outcome, count_spikes, target_of
+from mmse.ablation.outcomes import POINTS, WINDOW, Outcome, count_spikes, target_of
 from mmse.ablation.plan import Plan
 from mmse.gates.dose import of_network
 from mmse.utils.errors import UserError
@@ -75,8 +75,10 @@ class FinishedTrial(TrialRecord):
             per block.
         dose: What the attention of each block did to the validation images at the end; see
             ``mmse.gates.dose.dose``. Empty without attention; None if it was not recorded.
-            What alpha, T and the weight of the average were is there as well.
-        earlier_doses: (Iteration, dose) of the validations before the last.
+        earlier: Of the validations before the last: ``'iteration'``, ``'dose'`` as above, and
+            ``'scalars'`` by block.
+        next_validation: The iteration of the validation that would have come after the end; None in
+            trials of before it was kept.
         dose_curve: (Iteration, ``'moved'``, ``'over_images'``) of the network at every validation.
         knock_out: The metrics of the trained network with its attention as it was at the
             ``'start'``, and with every gain held at its ``'mean'`` over the validation images.
@@ -100,7 +102,8 @@ class FinishedTrial(TrialRecord):
     cpu_threads: int
     log: Sequence[str]
     dose: Mapping[str, Mapping[str, float]] | None = None
-    earlier_doses: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]] = ()
+    earlier: Sequence[Mapping[str, Any]] = ()
+    next_validation: int | None = None
     dose_curve: Sequence[Sequence[float]] = ()
     knock_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pretraining: Mapping[str, float] = field(default_factory=dict)
@@ -129,9 +132,7 @@ class FinishedTrial(TrialRecord):
         if outcome.of == 'non_finite':
             return None if self.non_finite is None else float(self.non_finite)
         if outcome.of == 'spikes':
-            # Trials that did not count them are so short that their curve has the same points.
-            kept = count_spikes([value for _, value in self.loss])
-            return float(kept if self.spikes is None else self.spikes)
+            return self._spikes()
         if outcome.of == 'saturated':
             shares = [row['closed'] + row['open'] for row in (self.dose or {}).values()]
             return sum(shares) / len(shares) if shares else None
@@ -140,12 +141,15 @@ class FinishedTrial(TrialRecord):
             return self.metrics.get(outcome.of)
         curve = self.curves[metric]
         reached = [step for step, value in curve if value >= target]
-        return reached[0] if reached else self._next_validation()
+        if reached or self.next_validation is None:  # trials of before were validated evenly
+            return reached[0] if reached else curve[-1][0] + curve[0][0]
+        return self.next_validation
 
-    def _next_validation(self) -> float:
-        """When the training would have been validated next; a metric that is NaN hides none."""
-        steps = sorted({step for curve in self.curves.values() for step, _ in curve})
-        return steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else steps[-1])
+    def _spikes(self) -> float | None:
+        if self.spikes is None and self.iterations <= POINTS * WINDOW:
+            # It did not count them, but its curve has the same points.
+            return float(count_spikes([value for _, value in self.loss]))
+        return None if self.spikes is None else float(self.spikes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,16 +182,21 @@ def read_trial(file: Path) -> FinishedTrial | FailedTrial | None:
     Raises:
         UserError: It is not a trial file of this version of mmse.
     """
-    if not file.is_file():
-        return None
     try:
         raw = read_json(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise _foreign(file, error) from error
+    try:
         kind = {k.status: k for k in (FinishedTrial, FailedTrial)}[raw['status']]
         return kind(**{key: value for key, value in raw.items() if key != 'status'})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f'{file} is not a trial file of this version of mmse ({error}): move it away'
-        ) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _foreign(file, error) from error
+
+
+def _foreign(file: Path, error: Exception) -> UserError:
+    return UserError(f'{file} is not a trial file of this version of mmse ({error}): move it away')
 
 
 def read_trials(folder: Path) -> list[FinishedTrial | FailedTrial]:
@@ -207,7 +216,7 @@ def comparable(
 
     Trials of another config, arm, seed, data or results version than the plan has are left out. The
     rest belong together if they were made in the same environment; the group with the most finished
-    trials is taken.
+    trials is taken, and with it those that failed before they could say where.
 
     Returns:
         The trials of that group, and one line for each reason to leave others out.
@@ -219,10 +228,11 @@ def comparable(
             left.setdefault(reason, []).append(trial.id)
         else:
             groups.setdefault(json.dumps(trial.environment, sort_keys=True), []).append(trial)
+    nowhere = groups.pop('{}', [])
     ordered = sorted(
         groups.items(), key=lambda item: sum(isinstance(t, FinishedTrial) for t in item[1])
     )
-    chosen = ordered.pop()[1] if ordered else []
+    chosen = [*nowhere, *(ordered.pop()[1] if ordered else [])]
     left |= {f'environment {name}': [trial.id for trial in group] for name, group in ordered}
     return chosen, [
         f'{len(ids)} trials left out: {reason} ({name_some(ids)})' for reason, ids in left.items()

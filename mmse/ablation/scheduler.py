@@ -65,7 +65,7 @@ def run(
     for trial in trials:
         before = read_trial(folders.record(trial))
         if isinstance(before, FailedTrial) and retry_failed:
-            folders.record(trial).unlink()
+            folders.record(trial).unlink(missing_ok=True)  # others may retry it as well
             before = None
         if isinstance(before, FailedTrial):
             failed.append(trial.id)

@@ -48,6 +48,8 @@ def trial_seconds(cfg: Config) -> float:
         # The libraries tell of every weight and of every index that they make.
         with contextlib.redirect_stdout(io.StringIO()):
             return _measured(copy.deepcopy(cfg))
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(f'the GPU has no room for it now: {error}') from error
     finally:
         logger.setLevel(level)
         checked.clear()

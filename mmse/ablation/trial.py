@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmse.ablation.failure import DIVERGED, LOG, failure, keep_environment
 from mmse.ablation.initial_weights import (
@@ -199,7 +199,11 @@ def _results(runner: Runner, validations: Validations, metric: str) -> dict[str,
         'parameters': sum(p.numel() for p in _model(runner).parameters()),
         'scalars': _by_stage(last.scalars),
         'dose': last.dose,
-        'earlier_doses': [(i, of.dose) for i, of in sorted(kept.items()) if of.dose][:-1],
+        'earlier': [
+            {'iteration': i, 'dose': of.dose, 'scalars': of.scalars}
+            for i, of in sorted(kept.items())
+        ][:-1],
+        'next_validation': next_validation(runner.train_loop),
         'dose_curve': [
             [i, *(of_network(of.dose, key) for key in ('moved', 'over_images'))]
             for i, of in sorted(kept.items())
@@ -219,6 +223,20 @@ def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def next_validation(loop: Any) -> int:
+    """The iteration of the validation that would have come after the end.
+
+    Args:
+        loop: A training loop of MMEngine that has ended.
+    """
+    if isinstance(loop, EpochBasedTrainLoop):
+        per_epoch = len(loop.dataloader)
+        epochs: int = (loop.epoch // loop.val_interval + 1) * loop.val_interval
+        return epochs * per_epoch
+    iterations: int = (loop.iter // loop.val_interval + 1) * loop.val_interval
+    return iterations
 
 
 def _by_stage(scalars: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
@@ -252,10 +270,11 @@ def main() -> None:
     try:
         with FileLock(folder / 'lock', timeout=0):
             code = _exit_code(folder)
-            if code:  # while no other scheduler can start it again
+            assignment = read_assignment(folder)
+            record = Path(assignment.record)
+            if code and read_trial(record) is None:  # while no other scheduler can start it again
                 sys.stderr.flush()
-                assignment = read_assignment(folder)
-                failure(assignment.head, folder, code).write(Path(assignment.record))
+                failure(assignment.head, folder, code).write(record)
     except (Timeout, NotYetError):
         code = BUSY
     sys.exit(code)

@@ -40,8 +40,7 @@ class Validation:
 
     Args:
         metrics: Its finite metrics.
-        dose: See ``mmse.gates.dose.dose``, and what each block has learned besides; None if the
-            attention at the start is not known.
+        dose: See ``mmse.gates.dose.dose``; None if the attention at the start is not known.
         scalars: By block, see ``mmse.gates.watch.learned_scalars``.
     """
 
@@ -99,8 +98,6 @@ class Validations(Hook):
         there = None if self._sums is None else dose(self._sums)
         if there and not math.isfinite(of_network(there, 'moved')):
             raise DivergedError(f'the gains are not finite at iteration {runner.iter}')
-        for name, row in (there or {}).items():
-            row |= self._scalars[name]
         validation = Validation(self._kept(metrics or {}), there, self._scalars)
         kept = {**self.read(), runner.iter: validation}
         write_json(self.file, {step: asdict(of) for step, of in kept.items()})

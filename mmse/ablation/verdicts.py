@@ -14,6 +14,7 @@ from mmse.ablation.stats import UNDECIDED, Estimate, estimate, holm, verdict
 CONSTANT = '; the gains hardly depend on the image'
 NOTHING_OWED = '; the metric owes the attention nothing'
 EXPLORATORY = 'exploratory'
+NOT_YET = 'not yet'
 OPEN = (UNDECIDED, NOT_TESTED, EXPLORATORY)  # what a later look may change
 
 
@@ -143,7 +144,7 @@ def _said(
     if why := question.untested(seeds, plan.smallest_dose):
         return why
     if not is_look:
-        return f'not yet: {len(estimate.differences)} of {plan.looks[0]} seeds'
+        return f'{NOT_YET}: {len(estimate.differences)} of {plan.looks[0]} seeds'
     if not estimate.differences:
         return f'{NOT_TESTED}: no seed has a value for every arm'
     words = ('helps', 'hurts') if question.outcome == PRIMARY else ('higher', 'lower')

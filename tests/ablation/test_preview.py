@@ -34,7 +34,13 @@ def test_measuring_prints_nothing_and_leaves_the_log_as_it_was(tmp_path, tiny_co
     assert logger.level == logging.INFO
 
 
-def test_the_time_in_mixed_precision_is_not_known_without_a_gpu(tmp_path, tiny_configs):
+def test_the_time_in_mixed_precision_is_not_known_without_a_gpu(
+    tmp_path, tiny_configs, monkeypatch
+):
+    for name in ('cuda', 'npu', 'mlu', 'musa'):
+        monkeypatch.setattr(
+            f'mmengine.optim.optimizer.amp_optimizer_wrapper.is_{name}_available', lambda: False
+        )
     cfg = resolve(read_study(write_study(tmp_path, tiny_configs['seg'])))[0].cfg
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     with pytest.raises(UserError, match=r'optim_wrapper: .*AmpOptimizerWrapper.* is only'):

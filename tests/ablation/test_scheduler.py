@@ -26,15 +26,15 @@ from support.processes import in_process, trial_main, with_output
 
 from mmse.ablation import engines
 from mmse.ablation.engines import run_locally
-from mmse.ablation.failure import LOG, failure
-from mmse.ablation.folders import Folders
+from mmse.ablation.failure import DIVERGED, LOG, failure
+from mmse.ablation.folders import Folders, freeze
 from mmse.ablation.identity import RESULTS_VERSION
 from mmse.ablation.plan import read_plan
 from mmse.ablation.provenance import environment, source_commit
-from mmse.ablation.records import FailedTrial, TrialHead, comparable, read_trials
+from mmse.ablation.records import FailedTrial, TrialHead, comparable, read_trial, read_trials
 from mmse.ablation.scheduler import run
 from mmse.ablation.study import read_study
-from mmse.ablation.trial import BUSY, known_end, read_assignment, run_trial
+from mmse.ablation.trial import BUSY, known_end, read_assignment
 from mmse.ablation.variants import resolve, trials_of
 from mmse.utils.files import read_json, write_json
 
@@ -93,9 +93,10 @@ def test_every_trial_records_what_its_attention_did(undisturbed):
         doses = [row['moved'] for row in record['dose'].values()]
         assert 0 < min(doses) < max(doses) < 0.5  # from the identity, in eight small steps
         assert [step for step, _, _ in record['dose_curve']] == [4, 8]
-        ((step, rows),) = record['earlier_doses']
-        assert (step, list(rows)) == (4, list(record['dose']))
-        assert (sum(row['moved'] ** 2 for row in rows.values()) / 8) ** 0.5 == pytest.approx(
+        (before,) = record['earlier']
+        assert (before['iteration'], record['next_validation']) == (4, 12)
+        earlier = [row['moved'] for row in before['dose'].values()]
+        assert (sum(dose**2 for dose in earlier) / 8) ** 0.5 == pytest.approx(
             record['dose_curve'][0][1]
         )
         overall = (sum(dose**2 for dose in doses) / 8) ** 0.5
@@ -126,8 +127,7 @@ def test_with_averaged_weights_all_that_is_said_is_of_them(tmp_path, tiny_config
         for part, prefix in (('state_dict', ''), ('ema_state_dict', 'module.'))
     )
     assert averaged != raw
-    found = {f'{block}.attention.alpha': row['alpha'] for block, row in record['dose'].items()}
-    assert found == pytest.approx(averaged)
+    assert set(record['earlier'][0]['scalars']) == set(record['dose'])
     stages = [value for blocks in record['scalars']['alpha'].values() for value in blocks]
     assert stages == pytest.approx(list(averaged.values()))
 
@@ -235,7 +235,8 @@ def test_an_arm_that_crashes_is_recorded_and_the_rest_finishes(tmp_path, tiny_co
     folder = tmp_path / 'work' / failed['id']
     logs = (folder / LOG).read_text()
     assert known_end(folder) == 1
-    run_trial(folder)
+    log, threads = folder / LOG, {'OMP_NUM_THREADS': '1'}
+    assert in_process(with_output, log, log, trial_main, folder, threads) == 0
     assert (folder / LOG).read_text() == logs
     code, out, _ = ablate(tmp_path, 'run', '--retry-failed')
     assert code == 2
@@ -244,12 +245,36 @@ def test_an_arm_that_crashes_is_recorded_and_the_rest_finishes(tmp_path, tiny_co
     assert len(again) > len(logs)
 
 
+@pytest.mark.parametrize(('lr', 'diverges'), [(1e30, True), (0.01, False)])
+def test_a_process_leaves_its_failure_itself(tmp_path, tiny_configs, lr, diverges):
+    """And no failure in the place of a result, such as one of clearing up."""
+    short = {'train_cfg.max_iters': 2, 'optim_wrapper.optimizer.lr': lr}
+    study = read_study(
+        write_study(tmp_path, tiny_configs['seg'], overrides={**IN_PROCESS, **short}, seeds=1)
+    )
+    trial = trials_of(resolve(study), study.seeds)[0]
+    record = tmp_path / 'record.json'
+    freeze(trial, folder := tmp_path / 'trial', record, keep_checkpoints=False)
+    if not diverges:
+        (folder / 'stuck.pth').mkdir()  # which cannot be removed like a file
+    log = folder / LOG
+    code = in_process(with_output, log, log, trial_main, folder, {'OMP_NUM_THREADS': '1'})
+    left = read_trial(record)
+    assert code == (DIVERGED if diverges else 1), log.read_text()
+    assert left.status == ('failed' if diverges else 'finished')
+    assert left.environment == environment()
+    if diverges:
+        assert left.diverged
+        assert left.last_lines[-1].startswith('error: the loss is not finite at iteration')
+    assert known_end(folder) == (DIVERGED if diverges else 0)
+
+
 def test_a_trial_that_is_killed_failed_where_it_ran(undisturbed, tmp_path):
     ended = next((undisturbed[0] / 'work').iterdir())
     head = read_assignment(ended).head
     assert read_json(ended / 'environment.json') == environment()
     (tmp_path / LOG).write_text('a\nb\n')
-    assert failure(head, tmp_path, -9).environment == environment()
+    assert failure(head, tmp_path, -9).environment == {}  # it ended before it could say
     write_json(tmp_path / 'environment.json', {'device': 'another'})
     left = failure(head, tmp_path, -9)
     assert left.environment == {'device': 'another'}
@@ -375,6 +400,8 @@ def test_what_belongs_to_another_question_or_machine_is_left_out_aloud(undisturb
     assert comparable(plan, [*others, broken]) == ([*others, broken], [])
     elsewhere = replace(broken, environment={'device': 'another'})
     assert comparable(plan, [*others, elsewhere])[0] == others
+    unknown = replace(broken, environment={})
+    assert comparable(plan, [*others, unknown]) == ([unknown, *others], [])
     # The commit is told, and decides nothing.
     assert comparable(plan, [replace(first, commit='another')])[1] == []
 

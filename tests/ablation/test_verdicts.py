@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from support.simulated_study import DATA, OF_NO_TRAINING, dose_of, simulate_study
 
 from mmse.ablation import stats
@@ -27,11 +28,22 @@ from mmse.ablation.plan import (
 from mmse.ablation.records import FailedTrial, FinishedTrial
 from mmse.ablation.registration import update_plan
 from mmse.ablation.summary import summarise
+from mmse.ablation.trial import next_validation
 from mmse.ablation.validations import Validations
 from mmse.ablation.verdicts import judge
 from mmse.utils.errors import UserError
 
 HEAD = {'task': '', 'recipe': 'r', 'results_version': RESULTS_VERSION, 'data': DATA}
+
+
+class Runnerless:
+    """What a loop asks of its runner before it runs."""
+
+    val_loop = None
+
+
+class Batches(list):
+    dataset = None
 
 
 def plan_with(looks, *, arms=2, smallest=0.001, secondary=()):
@@ -233,20 +245,33 @@ def test_trials_that_did_not_record_their_dose_are_not_believed():
 
 
 @pytest.mark.parametrize(
-    ('steps', 'after'),
+    ('loop', 'after'),
     [
-        ([8, 9, 10, 11, 12], 13),  # epochs with val_begin=8
-        ([10, 20, 290, 300], 310),
-        ([100, 290, 299, 300], 301),  # dynamic_intervals
-        ([240], 480),
+        # MMEngine validates at every interval from val_begin on, and at the end.
+        (dict(by_epoch=True, max_epochs=12, val_begin=8, val_interval=1), 13),
+        (dict(by_epoch=True, max_epochs=300, val_interval=10), 310),
+        (
+            dict(by_epoch=True, max_epochs=300, val_interval=10, dynamic_intervals=[(280, 1)]),
+            301,
+        ),
+        (dict(by_epoch=False, max_iters=210, val_interval=100), 300),
+        (dict(by_epoch=False, max_iters=240, val_interval=80), 320),
     ],
 )
-def test_a_value_that_was_never_reached_counts_as_the_next_validation(steps, after):
-    never = trial('plain', 0, 0.4, curve=[[step, 0.1] for step in steps])
-    assert never.outcome(Outcome('speed', 'steps to 0.5', 1.0), 'm') == after
-    # A metric that was no number for once leaves the others' validations.
-    hidden = replace(never, curves={'m': never.curves['m'][:1], 'm_x': never.curves['m']})
-    assert hidden.outcome(Outcome('speed', 'steps to 0.5', 1.0), 'm') == after
+def test_a_value_that_was_never_reached_counts_as_the_next_validation(loop, after):
+    data = Batches([0] * 7)
+    by_epoch = loop.pop('by_epoch')
+    ended = (EpochBasedTrainLoop if by_epoch else IterBasedTrainLoop)(Runnerless(), data, **loop)
+    ended._epoch, ended._iter = loop.get('max_epochs', 0), loop.get('max_iters', 0)
+    if by_epoch:
+        ended._iter = ended._epoch * len(data)
+        ended._decide_current_val_interval()
+    step = after * (len(data) if by_epoch else 1)
+    assert next_validation(ended) == step
+    never = replace(trial('plain', 0, 0.4, curve=[[80, 0.1]]), next_validation=step)
+    assert never.outcome(Outcome('speed', 'steps to 0.5', 1.0), 'm') == step
+    before = trial('plain', 0, 0.4, curve=[[80, 0.1], [160, 0.2]])  # which did not keep it
+    assert before.outcome(Outcome('speed', 'steps to 0.5', 1.0), 'm') == 240
 
 
 def test_spikes_are_as_long_whatever_the_length_of_the_training():
@@ -262,6 +287,12 @@ def test_spikes_are_as_long_whatever_the_length_of_the_training():
     assert sum(above) == 2
     # The curve that a trial keeps has points of 200 iterations, in which they drown.
     assert count_spikes([mean for _, mean in averaged(losses, 200)]) == 0
+
+
+def test_spikes_of_an_older_long_training_are_not_known():
+    old = replace(trial('plain', 0, 1.0), loss=[[i, 1.0] for i in range(100)], iterations=88_000)
+    assert old.outcome(Outcome('loss spikes', 'spikes', 1.0), 'm') is None
+    assert replace(old, spikes=3).outcome(Outcome('loss spikes', 'spikes', 1.0), 'm') == 3.0
 
 
 def test_losses_that_are_not_finite_are_counted_and_hide_nothing():

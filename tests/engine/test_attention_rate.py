@@ -104,6 +104,8 @@ def test_a_swap_says_where_the_attention_gets_no_rate_of_its_own(monkeypatch):
 
     theirs = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
     assert said(name=theirs, attention='sepp_v2')
+    # A factor of the whole backbone, here a tenth, is none of the attention's own.
+    assert said(name='mmdet::detr/detr_r50_8xb2-150e_coco.py', attention='sepp_v2')
     assert not said(name=theirs, attention='sepp_v2', attention_lr_mult=1.0)
     assert not said(name=theirs, attention='None')
     assert not said(name='configs/fcn_se_r50.py', attention='se')  # its config gives one

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmse.ablation.plan import read_plan
-from mmse.ablation.questions import NOT_TESTED
-from mmse.ablation.stats import UNDECIDED
 from mmse.ablation.summary import Summary, TaskSummary, summarise
-from mmse.ablation.verdicts import ContrastSummary
+from mmse.ablation.verdicts import NOT_YET, ContrastSummary
+from mmse.ablation.verdicts import OPEN as OPEN_VERDICTS
 from mmse.utils.files import write_text
 
 RESULTS = Path('results')
@@ -205,16 +204,19 @@ def others(found: dict[str, Summary]) -> str:
     lines = ['| study | outcome | contrast | effect | verdict |', '|---|---|---|---|---|']
     undecided = 0
     for study, summary in found.items():
-        asked = {pair for t in STUDIES if t.study == study for pair in t.claims.values()}
-        for task in summary.tasks:
-            for c in task.secondary:
-                if not c.registered or (c.name, c.outcome) in asked:
-                    continue
-                if c.verdict.startswith((UNDECIDED, NOT_TESTED, 'not yet')):
-                    undecided += 1
-                    continue
-                cells = study, c.outcome, c.name, _effect(c, ''), c.verdict
-                lines.append('| ' + ' | '.join(cell.strip() for cell in cells) + ' |')
+        tested = [t for t in STUDIES if t.study == study]
+        asked = {(t.task, *pair) for t in tested for pair in t.claims.values()}
+        contrasts = [c for task in summary.tasks for c in (*task.contrasts, *task.secondary)]
+        for c in (*contrasts, *summary.across):
+            task = '' if c in summary.across else c.task
+            if not c.registered or (task, c.name, c.outcome) in asked:
+                continue
+            if c.verdict.startswith((*OPEN_VERDICTS, NOT_YET)):
+                undecided += 1
+                continue
+            where = f'{study}, {c.task}' if c.task else study
+            cells = where, c.outcome or 'the metric', c.name, _effect(c, ''), c.verdict
+            lines.append('| ' + ' | '.join(cell.strip() for cell in cells) + ' |')
     return '\n'.join([*lines, '', f'{undecided} more are undecided, not tested or not yet asked.'])
 
 

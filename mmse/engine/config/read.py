@@ -48,8 +48,9 @@ def load_config(
     """
     cfg = read_config(name)
     if attention is not None:
+        no_rate = attention_lr_mult is None and could_have_a_rate(cfg.get('optim_wrapper'))
         changes = swap_backbone(cfg, parse_attention(attention), attention_lr_mult)
-        if has_attention(cfg) and could_have_a_rate(cfg.get('optim_wrapper')):
+        if no_rate and has_attention(cfg):
             changes.append(NO_RATE)
         print_log('\n  '.join([f'--attention {attention}:', *changes]), 'current')
     elif attention_lr_mult is not None:
