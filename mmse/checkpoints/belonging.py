@@ -1,5 +1,6 @@
 """Whether a checkpoint belongs to a model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,22 +47,20 @@ def check_pretrained(model: nn.Module) -> None:
     Raises:
         UserError: It names the file and the first key that does not fit.
     """
-    backbone = getattr(model, 'backbone', None)
-    if not isinstance(backbone, SEResNet):
-        return
-    cfgs: list[ConfigDict] | ConfigDict = backbone.init_cfg or []
-    for cfg in cfgs if isinstance(cfgs, list) else [cfgs]:
-        path = cfg.get('checkpoint', '://')
-        if '://' in path:
-            continue
-        checkpoint = read_checkpoint(path, keep=True)
-        prefix = f'{cfg["prefix"].rstrip(".")}.' if cfg.get('prefix') else ''
-        weights = _below(prefix, state_dict_of(checkpoint))
-        try:
-            recorded = recorded_blocks(checkpoint, prefix, weights)
-            check_whole(backbone, *match(backbone, weights, recorded))
-        except UserError as error:
-            raise UserError(f'{path}, which model.backbone.init_cfg names: {error}') from error
+    for name, backbone in _backbones(model).items():
+        cfgs: list[ConfigDict] | ConfigDict = backbone.init_cfg or []
+        for cfg in cfgs if isinstance(cfgs, list) else [cfgs]:
+            path = cfg.get('checkpoint', '://')
+            if '://' in path:
+                continue
+            checkpoint = read_checkpoint(path, keep=True)
+            prefix = f'{cfg["prefix"].rstrip(".")}.' if cfg.get('prefix') else ''
+            weights = _below(prefix, state_dict_of(checkpoint))
+            try:
+                recorded = recorded_blocks(checkpoint, prefix, weights)
+                check_whole(backbone, *match(backbone, weights, recorded))
+            except UserError as error:
+                raise UserError(f'{path}, which model.{name}.init_cfg names: {error}') from error
 
 
 def recorded_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -97,19 +96,31 @@ def check_classes(path: str, classes: Sequence[str] | None, what: str) -> None:
 def _backbone_misfit(
     checkpoint: Mapping[str, Any], theirs: Mapping[str, Tensor], model: nn.Module
 ) -> str | None:
-    """What of the backbone does not fit; heads may differ, as in MMEngine."""
-    weights = _below('backbone.', theirs)
-    if not weights:
-        return 'it has no backbone.* (a bare backbone is what model.backbone.init_cfg loads)'
-    backbone = getattr(model, 'backbone', None)
-    if isinstance(backbone, SEResNet):
+    """What of the backbones does not fit; heads may differ, as in MMEngine."""
+    for name, backbone in _backbones(model).items():
+        prefix = f'{name}.'
+        of_branch = re.match(r'(student|teacher)\.', prefix)
+        if of_branch and not any(key.startswith(prefix) for key in theirs):
+            prefix = prefix[of_branch.end() :]  # mmdet gives a plain detector's to both
+        if not (weights := _below(prefix, theirs)):
+            return f'it has no {name}.* (a bare backbone is what model.{name}.init_cfg loads)'
         try:
-            recorded = recorded_blocks(checkpoint, 'backbone.', weights)
+            recorded = recorded_blocks(checkpoint, prefix, weights)
             check_whole(backbone, *match(backbone, weights, recorded))
         except UserError as error:
             return f'{error}{_compare_depths(weights, backbone.state_dict())}'
+    plain = getattr(model, 'backbone', None)
+    if plain is None or _backbones(model):
         return None
-    return _first_misfit(weights, backbone.state_dict()) if backbone is not None else None
+    weights = _below('backbone.', theirs)
+    if not weights:
+        return 'it has no backbone.* (a bare backbone is what model.backbone.init_cfg loads)'
+    return _first_misfit(weights, plain.state_dict())
+
+
+def _backbones(model: nn.Module) -> dict[str, SEResNet]:
+    """Our backbones in a model, by their place in it."""
+    return {name: m for name, m in model.named_modules() if name and isinstance(m, SEResNet)}
 
 
 def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,6 +132,8 @@ def _first_misfit(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> s
     for key, value in ours.items():
         if parse(key).is_record:
             continue  # what the attention means is compared when it is loaded
+        if key.endswith('num_batches_tracked'):
+            continue  # what was converted from elsewhere has none, and nothing hangs on it
         if key not in theirs:
             return f'it has no {key}{depths}'
         shapes = tuple(theirs[key].shape), tuple(value.shape)

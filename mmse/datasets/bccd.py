@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mmse.datasets.conversion import convert, find_layout
-from mmse.datasets.voc import PARTS, Pairs, write_split
+from mmse.datasets.voc import PARTS, Convention, Pairs, write_split
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some
 
@@ -13,6 +13,7 @@ ORIGIN = 'github.com/Shenggan/BCCD_Dataset'
 _VERSION = 1
 _SPLITS = ('train', 'val', 'test')
 _REQUIRED = ('train', 'val')
+_READING = Convention(first=1, sizes=False)  # some of its sizes are wrong
 
 
 def prepare_bccd(src: str | Path, dst: str | Path) -> dict[str, dict[str, int]]:
@@ -34,7 +35,7 @@ def prepare_bccd(src: str | Path, dst: str | Path) -> dict[str, dict[str, int]]:
     root = find_layout(src, 'BCCD', PARTS, ORIGIN)
 
     def write(folder: Path, split: str, pairs: Pairs) -> dict[str, int]:
-        return write_split(folder, split, pairs, root / 'JPEGImages', CLASSES)
+        return write_split(folder, split, pairs, root / 'JPEGImages', CLASSES, _READING)
 
     return convert('bccd', _VERSION, root, dst, _read_splits(root), write)
 

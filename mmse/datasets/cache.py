@@ -2,24 +2,27 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS, TRANSFORMS
 
 from mmse.datasets.digest import data_digest
 from mmse.datasets.findings import Report
+from mmse.datasets.reading import LIBRARIES
 from mmse.utils.environment import SHAPING, versions
 from mmse.utils.errors import UserError
 from mmse.utils.files import read_json, write_json
 from mmse.version import __version__
 
 # Raised whenever a check finds more or says it otherwise.
-_VERSION = 2
+_VERSION = 3
 
 
 def cached(
@@ -50,18 +53,44 @@ def cached(
             cfg.get('data_preprocessor'),
             (cfg.model.get('backbone') or {}).get('in_channels'),
             metrics,
+            _own_code(cfg[f'{split}_dataloader']['dataset']),
             os.getcwd(),
         ]
     except UserError:  # such data have no digest, and most likely a fault that the check names
         return check()
     with contextlib.suppress(ValueError, TypeError, KeyError):
         return [
-            Report(f'{report["summary"]} (from an earlier check)', report['warnings'])
-            for report in recall(identity)
+            Report(f'{kept["summary"]} (from an earlier check)', kept['warnings'], kept['images'])
+            for kept in recall(identity)
         ]
     reports = check()
     remember(identity, [asdict(report) for report in reports])
     return reports
+
+
+def _own_code(node: Any) -> dict[str, str]:
+    """Digests of the source files of the user's own data sets, wrappers and transforms."""
+    found: dict[str, str] = {}
+    if isinstance(node, Mapping):
+        for kind in _kinds(node.get('type')):
+            if isinstance(kind, type) and kind.__module__.split('.')[0] not in LIBRARIES:
+                with contextlib.suppress(TypeError, OSError):  # it has no file
+                    file = inspect.getfile(kind)
+                    found[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if isinstance(node, Mapping | list | tuple):
+        for inner in node.values() if isinstance(node, Mapping) else node:
+            found |= _own_code(inner)
+    return found
+
+
+def _kinds(kind: Any) -> Iterator[Any]:
+    """The class of a config's ``type``, or the classes of that name in the default scope."""
+    if not isinstance(kind, str):
+        yield kind
+        return
+    for registry in (DATASETS, TRANSFORMS):
+        with registry.switch_scope_and_registry(None) as of_scope:
+            yield of_scope.get(kind)
 
 
 def recall(identity: Any) -> Any:

@@ -15,7 +15,7 @@ from mmse.datasets.cache import cached
 from mmse.datasets.coco_values import Content
 from mmse.datasets.detection import Objects, loads_masks
 from mmse.datasets.digest import is_built_in
-from mmse.datasets.findings import Report, refuse
+from mmse.datasets.findings import Report, image_number, refuse
 from mmse.datasets.images import samples
 from mmse.datasets.left_out import in_words, left_out, set_aside
 from mmse.datasets.orientation import Turned
@@ -54,12 +54,13 @@ def check_data(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]] = (
 
 class _Use(NamedTuple):
     """What a split's data are used for: training, scores, scores of masks, and whether COCOeval
-    gets the annotations as they are in the file."""
+    gets the annotations as they are in the file, for the score of each class."""
 
     training: bool
     scored: bool
     segm: bool
     by_pycocotools: bool
+    classwise: bool
 
     @property
     def needs_objects(self) -> bool:
@@ -72,7 +73,8 @@ def _check_split(cfg: Config, split: str, metrics: Sequence[Mapping[str, Any]]) 
     training = split == 'train'
     scored = bool(scoring) and not training
     renumbered = all(metric['type'] == 'mmse.CocoMetric' for metric in scoring)
-    use = _Use(training, scored, segm, scored and not renumbered)
+    classwise = any(metric.get('classwise') for metric in scoring)
+    use = _Use(training, scored, segm, scored and not renumbered, classwise)
     reports: list[Report] = []
     for leaf in leaves(cfg, split):
         if is_built_in(leaf.cfg):
@@ -122,7 +124,8 @@ def _check_dataset(cfg: Config, split: str, leaf: Leaf, use: _Use) -> Report:
         *notes,
         *(warning for f in (pictures, turned, *contents) for warning in f.warnings()),
     ]
-    return Report(f'{where}: {summary}', [f'{where}: {warning}' for warning in warnings])
+    images = [image_number(item['img_path']) for item in reading.items]
+    return Report(f'{where}: {summary}', [f'{where}: {warning}' for warning in warnings], images)
 
 
 def _ann_file(leaf: Leaf) -> str:
@@ -140,7 +143,7 @@ def _check_coco(leaf: Leaf, ann_file: str, use: _Use) -> tuple[Content, list[str
     notes = coco_file.check_classes(content, ann_file, trained)
     coco_file.check_references(content, ann_file)
     if use.by_pycocotools:
-        coco_file.check_for_evaluation(content, ann_file)
+        coco_file.check_for_evaluation(content, ann_file, use.classwise)
     return content, notes
 
 

@@ -1,7 +1,6 @@
 """Class names of a folder of label maps."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from mmse.utils.errors import UserError
 from mmse.utils.text import counted, name_some
 
 _SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg', '.webp')
-_OF_ONE_LABEL = re.compile(r'task-\d+-annotation-\d+-')
 
 
 def seg_classes(
     data_root: str | Path,
     seg_dir: str | Path,
     ignore_index: int = 255,
-    endings: tuple[str, ...] = _SUFFIXES,
+    maps: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Class names for a folder of label maps.
 
@@ -36,7 +34,7 @@ def seg_classes(
         data_root: The data folder.
         seg_dir: The folder of label maps, searched with its subfolders.
         ignore_index: The label that is no class.
-        endings: Ends of the names of label maps, such as ``_mask.png`` beside images.
+        maps: The names of the label maps that count, from ``seg_dir`` on; None for all.
 
     Raises:
         UserError: The list is empty, repeats a name or has another form, or the labels cannot be
@@ -44,11 +42,11 @@ def seg_classes(
     """
     if (listing := find_listing(data_root, seg_dir)) is not None:
         return listing.names
-    return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index, endings)))
+    return tuple(f'class_{k}' for k in range(scan_labels(seg_dir, ignore_index, maps)))
 
 
 def scan_labels(
-    seg_dir: str | Path, ignore_index: int = 255, endings: tuple[str, ...] = _SUFFIXES
+    seg_dir: str | Path, ignore_index: int = 255, maps: Sequence[str] | None = None
 ) -> int:
     """Number of classes in a folder of label maps: the highest label plus one.
 
@@ -57,21 +55,18 @@ def scan_labels(
     Args:
         seg_dir: The folder of label maps, searched with its subfolders; hidden files do not count.
         ignore_index: The label that is no class.
-        endings: Ends of the names of label maps, such as ``_mask.png`` beside images.
+        maps: The names of the label maps that count, from ``seg_dir`` on; None for all.
 
     Raises:
         UserError: There are no label maps, one cannot be read, or their labels cannot be those of
             classes: one only, or grey values.
     """
-    names = sorted(list_dir_or_file(str(seg_dir), list_dir=False, recursive=True))
-    files = [Path(seg_dir, n) for n in names if n.endswith(endings) or n.lower().endswith(endings)]
+    if maps is None:
+        there = sorted(list_dir_or_file(str(seg_dir), list_dir=False, recursive=True))
+        maps = [name for name in there if name.lower().endswith(_SUFFIXES)]
+    files = [Path(seg_dir, name) for name in maps]
     if not files:
-        raise UserError(f'{seg_dir} has no label maps ({", ".join(endings)})')
-    if all(_OF_ONE_LABEL.match(file.name) for file in files):
-        raise UserError(
-            f'{seg_dir} has one mask for each label of an image ({files[0].name}), as Label Studio '
-            "exports its brush's: merge those of an image into one label map, named like the image"
-        )
+        raise UserError(f'{seg_dir} has no label maps ({", ".join(_SUFFIXES)})')
     stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     identity = ['labels', os.path.abspath(seg_dir), stats]
     try:

@@ -115,20 +115,31 @@ def check_references(content: Content, ann_file: str | Path) -> None:
         )
 
 
-def check_for_evaluation(content: Content, ann_file: str | Path) -> None:
+def check_for_evaluation(content: Content, ann_file: str | Path, classwise: bool) -> None:
     """Check what COCOeval needs beyond what a training needs.
 
+    Args:
+        content: Of the file.
+        ann_file: The file.
+        classwise: Whether the score of each class is asked for.
+
     Raises:
-        UserError: An annotation has no ``iscrowd``, or an id that is 0 or a text.
+        UserError: An annotation has no ``iscrowd``, or an id that is 0 or a text; or the ids of
+            categories would swap scores of classes.
     """
-    refuse(str(ann_file), evaluation_faults(content))
+    refuse(str(ann_file), evaluation_faults(content, classwise))
 
 
-def evaluation_faults(content: Content) -> list[str]:
+def evaluation_faults(content: Content, classwise: bool) -> list[str]:
     """Sentences about annotations that COCOeval would fail on or misread; ``mmse.CocoMetric`` does
     not.
 
-    COCOeval keeps the ids of annotations in an array of numbers, where 0 stands for "no match".
+    COCOeval keeps the ids of annotations in an array of numbers, where 0 stands for "no match". It
+    sorts the ids of categories, while mmdet names the scores of classes in the order of the file.
+
+    Args:
+        content: Of a COCO file.
+        classwise: Whether the score of each class is asked for.
     """
     names = {image['id']: image['file_name'] for image in content['images']}
     objects = content['annotations']
@@ -146,6 +157,13 @@ def evaluation_faults(content: Content) -> list[str]:
         problems.append(
             f'an annotation has id 0 (in {zero[0]}), which COCOeval takes for "no match", so that '
             'its object would count as missed: number the annotations from 1'
+        )
+    ids = [category['id'] for category in content['categories']]
+    if classwise and ids != sorted(ids, key=lambda i: (isinstance(i, str), i)):
+        problems.append(
+            f'the ids of the categories do not rise ({name_some([str(i) for i in ids])}), and '
+            'COCOeval sorts them, so that with classwise=True classes would get the scores of '
+            'others: sort the categories by their ids, or take mmse.CocoMetric'
         )
     return problems
 

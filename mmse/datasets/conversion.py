@@ -10,6 +10,8 @@ import numpy as np
 from mmse.datasets.folder import build_once
 from mmse.utils.errors import UserError
 
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
 
 def find_layout(src: str | Path, folder: str, parts: Sequence[str], origin: str) -> Path:
     """Find a public data set in a clone, or be given its folder itself.

@@ -48,6 +48,7 @@ class Objects:
     def __post_init__(self) -> None:
         self.turned = QuarterTurned(self.reading.head.place)
         loaders = self.reading.head.labels.transforms
+        self.loads_masks = loads_masks(self.reading)
         self.polygons_only = any(not getattr(loader, 'poly2mask', True) for loader in loaders)
 
     def see(self, sample: Sample) -> None:
@@ -63,6 +64,8 @@ class Objects:
             box = instance.get('bbox')
             if instance.get('ignore_flag'):
                 self.crowd += 1
+                if self.loads_masks:  # of crowds as well
+                    self._note_fault(instance, name, sample)
                 continue
             if box is not None and sample.size is not None and self._reaches_out(box, sample.size):
                 self.outside.append(f'{[round(v, 1) for v in box]} in {name}')
@@ -181,12 +184,17 @@ class Objects:
 
     def _has_mask(self, instance: Mapping[str, Any], name: str, sample: Sample) -> bool:
         """Whether a mask can be trained; faults that would end the training are kept."""
-        defect = mask_defect(instance.get('mask'), sample.size, self.polygons_only)
+        defect = self._note_fault(instance, name, sample)
         if defect == 'unusable':
             self.unusable_masks.append(name)
-        elif defect is not None:
-            self.faulty_masks.setdefault(defect, []).append(name)
         return defect is None
+
+    def _note_fault(self, instance: Mapping[str, Any], name: str, sample: Sample) -> str | None:
+        """What is wrong with a mask; kept where it would end the training."""
+        defect = mask_defect(instance.get('mask'), sample.size, self.polygons_only)
+        if defect not in (None, 'unusable'):
+            self.faulty_masks.setdefault(str(defect), []).append(name)
+        return defect
 
 
 def loads_masks(reading: Reading) -> bool:

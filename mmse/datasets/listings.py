@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.fileio import list_dir_or_file
-
 from mmse.datasets.headers import read_header
 from mmse.utils.errors import UserError
 from mmse.utils.text import name_some, repeated
@@ -68,12 +66,40 @@ def find_listing(data_root: str | Path, seg_dir: str | Path) -> Listing | None:
     return None
 
 
-def label_colours(data_root: str | Path, seg_dir: str | Path) -> tuple[Colour, ...] | None:
+def check_listings(data_root: str | Path, seg_dirs: Sequence[str | Path]) -> None:
+    """Refuse folders of label maps whose lists of classes give a label different names.
+
+    One list may go on where another ends.
+
+    Args:
+        data_root: The data folder.
+        seg_dirs: The folders of label maps.
+
+    Raises:
+        UserError: Two lists disagree, or one has another form than it may have.
+    """
+    longest: Listing | None = None
+    for listing in filter(None, (find_listing(data_root, folder) for folder in seg_dirs)):
+        longest = longest or listing
+        for label, (name, other) in enumerate(zip(longest.names, listing.names, strict=False)):
+            if name != other:
+                raise UserError(
+                    f'own_data: label {label} is {name} in {longest.file} and {other} in '
+                    f'{listing.file}: list the same classes in the same order in both, and export '
+                    'the label maps anew'
+                )
+        longest = max(longest, listing, key=lambda each: len(each.names))
+
+
+def label_colours(
+    data_root: str | Path, seg_dir: str | Path, maps: Sequence[str]
+) -> tuple[Colour, ...] | None:
     """Colours of the classes where label maps show classes in colour, as CVAT writes them.
 
     Args:
         data_root: The data folder.
         seg_dir: The folder of label maps, in ``data_root``.
+        maps: Their names.
 
     Returns:
         RGB in 0..255, in the order of the labels; None where the first label map holds labels, or
@@ -85,7 +111,7 @@ def label_colours(data_root: str | Path, seg_dir: str | Path) -> tuple[Colour, .
     listing = find_listing(data_root, seg_dir)
     if listing is None or listing.colours is None:
         return None
-    for name in sorted(list_dir_or_file(str(seg_dir), list_dir=False, recursive=True)):
+    for name in maps:
         if (header := read_header(Path(seg_dir, name))) is not None:
             return listing.colours if header.kind[1] in ('RGB', 'RGBA') else None
     return None
@@ -95,11 +121,14 @@ def _label_map(file: Path) -> Listing:
     lines = [line.split(':') for line in _lines(file) if not line.startswith('#')]
     names = tuple(parts[0].strip() for parts in lines)
     try:
-        return Listing(file, names, tuple(_colour(parts[1].split(',')) for parts in lines))
+        colours = tuple(_colour(parts[1].split(',')) for parts in lines)
     except (IndexError, ValueError) as error:
         raise UserError(
             f'{file}: write "name:red,green,blue::" per line, such as car:64,0,128::'
         ) from error
+    if twice := sorted({str(colour) for colour in colours if colours.count(colour) > 1}):
+        raise UserError(f'{file}: a colour stands for several classes ({name_some(twice)})')
+    return Listing(file, names, colours)
 
 
 def _folders(root: Path, seg_dir: Path) -> Iterator[Path]:

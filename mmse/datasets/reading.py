@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, TRANSFORMS, Registry
 from mmse.utils.errors import UserError
 
 # Transforms of these packages that are not named Load... augment or pack.
-_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmse')
+LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmse')
 
 
 @dataclass
@@ -156,7 +156,7 @@ def _head(pipeline: Sequence[Any], place: str) -> Head:
         at = f'{place}.pipeline.{index}'
         by_config = isinstance(step, Mapping)
         kind = _resolve(TRANSFORMS, step.get('type'), at, 'transform') if by_config else type(step)
-        own = kind.__module__.split('.')[0] not in _LIBRARIES
+        own = kind.__module__.split('.')[0] not in LIBRARIES
         loads = kind.__name__.startswith('Load')
         at_head = at_head and (loads or own)
         if loads and 'Image' in kind.__name__:

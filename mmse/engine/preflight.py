@@ -59,18 +59,29 @@ def preflight(cfg: Config, splits: Sequence[str], *, whole_checkpoint: bool) -> 
             _check_settings(cfg, where, dataset)
             if is_built_in(dataset):
                 built_in.append(Path(dataset.get('data_root', DEFAULT_ROOT)))
+    images: dict[str, set[int]] = {}
     for split in used:
         metrics = metrics_of(cfg.get(f'{split}_evaluator')) if split != 'train' else []
-        for report in check_data(cfg, split, metrics):
+        reports = check_data(cfg, split, metrics)
+        images[split] = {image for report in reports for image in report.images}
+        for report in reports:
             print_log(f'{split} data: {report.summary}', 'current')
             for warning in report.warnings:
                 print_log(f'{split} data: {warning}', 'current', level=30)
+        if split != 'train' and (common := images[split] & images.get('train', set())):
+            print_log(
+                f'{split} data: {len(common)} of {len(images[split])} images are trained on as '
+                'well, so scores on them are no scores of new images',
+                'current',
+                level=30,
+            )
     _check_evaluators(cfg, splits, built_in)
     if 'train' in splits:
         check_learning_rates(cfg)
     model = build_model(cfg)
     checkpoint = cfg.get('load_from')
-    if checkpoint is not None and '://' not in str(checkpoint):
+    by_strategy = cfg.get('strategy') is not None and Path(str(checkpoint)).is_dir()
+    if checkpoint is not None and '://' not in str(checkpoint) and not by_strategy:
         check_checkpoint(checkpoint, model.module, whole_checkpoint)
         if whole_checkpoint:
             check_classes(checkpoint, classes_of(cfg, splits[0]), f'the {splits[0]} data')

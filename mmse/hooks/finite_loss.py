@@ -12,6 +12,8 @@ from torch import Tensor
 from mmse.registry import HOOKS
 from mmse.utils.errors import UserError
 
+IN_A_ROW = 100
+
 
 class DivergedError(UserError):
     """The loss or the weights of a training are no longer finite."""
@@ -23,7 +25,8 @@ class FiniteLossHook(Hook):
 
     On a GPU the losses are looked at every ``interval`` iterations, because each look waits for the
     device, and before a checkpoint is saved; on a CPU at every iteration. In mixed precision a step
-    whose gradients overflow is skipped: there the training stops when its weights are broken.
+    whose gradients overflow is skipped: there the training stops when its weights or its running
+    statistics are broken, or after a hundred such losses in a row.
 
     Args:
         interval: Iterations between two looks on a GPU.
@@ -32,6 +35,7 @@ class FiniteLossHook(Hook):
     def __init__(self, interval: int = 20) -> None:
         self.interval = interval
         self._losses: list[tuple[int, Mapping[str, Tensor]]] = []
+        self._in_a_row = 0  # losses that were not finite, up to now
 
     def after_train_iter(
         self,
@@ -49,31 +53,39 @@ class FiniteLossHook(Hook):
             return
         self._losses.append((runner.iter + 1, outputs))
         if outputs['loss'].device.type == 'cpu' or (runner.iter + 1) % self.interval == 0:
-            broken = self._broken()
-            all_reduce(broken, op='max')  # or one process would wait for another that has ended
-            self._stop_if(broken, runner)
-            self._losses = []
+            found = self._look(runner)
+            all_reduce(found, op='max')  # or one process would wait for another that has ended
+            self._tell(found, runner)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Save no weights that are broken; MMEngine asks in the main process only."""
         if self._losses:
-            self._stop_if(self._broken(), runner)
+            self._tell(self._look(runner), runner)
 
-    def _broken(self) -> Tensor:
-        totals = torch.stack([log['loss'].detach() for _, log in self._losses])
-        return (~torch.isfinite(totals)).any().int()
+    def _look(self, runner: Any) -> Tensor:
+        """0 where all losses are finite, 1 where steps were skipped, 2 where the end has come."""
+        finite = torch.stack([torch.isfinite(log['loss'].detach()) for _, log in self._losses])
+        if finite.all():
+            self._in_a_row = 0
+            return torch.zeros((), dtype=torch.int, device=finite.device)
+        last = int(finite.nonzero()[-1]) if finite.any() else -1
+        self._in_a_row = (self._in_a_row if last < 0 else 0) + len(finite) - 1 - last
+        skipped = hasattr(runner.optim_wrapper, 'loss_scaler') and self._in_a_row < IN_A_ROW
+        over = not (skipped and _is_finite(runner.model))
+        return torch.tensor(1 + over, dtype=torch.int, device=finite.device)
 
-    def _stop_if(self, broken: Tensor, runner: Any) -> None:
-        if not broken:
-            return
-        if hasattr(runner.optim_wrapper, 'loss_scaler') and _is_finite(runner.model):
+    def _tell(self, found: Tensor, runner: Any) -> None:
+        if found == 1:
             print_log('a loss was not finite; its step was skipped', 'current', level=30)
-            return
-        raise DivergedError(_sentence(runner, self._losses))
+        elif found == 2:
+            raise DivergedError(_sentence(runner, self._losses))
+        self._losses = []
 
 
 def _is_finite(model: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    """Whether weights and running statistics are; a skipped step has broken these already."""
+    tensors = (t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point())
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def _sentence(runner: Any, losses: list[tuple[int, Mapping[str, Tensor]]]) -> str:

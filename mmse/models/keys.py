@@ -53,9 +53,8 @@ class Key(NamedTuple):
     @property
     def in_plain_resnet(self) -> bool:
         """Whether it is a tensor that every plain ResNet of this form has."""
-        module = self.module.partition('.')[0] if self.block else self.module
-        known = r'[a-z]+\d|downsample' if self.block else r'[a-z]+\d|stem\.\d'
-        return bool(re.fullmatch(known, module)) and self.tensor in _PLAIN_TENSORS
+        known = r'[a-z]+\d|downsample\.\d' if self.block else r'[a-z]+\d|stem\.\d'
+        return bool(re.fullmatch(known, self.module)) and self.tensor in _PLAIN_TENSORS
 
     @property
     def in_backbone(self) -> bool:

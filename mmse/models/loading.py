@@ -109,6 +109,7 @@ def start_at_identity(backbone: Backbone, given: dict[str, Tensor], report: Load
         given: What ``match`` gave; the last norms of these blocks are divided by the gain.
         report: What ``match`` said.
     """
+    own = backbone.state_dict()
     for name, block in backbone.attention_blocks():
         attention = block.channel_attention
         if name not in report.identity or attention is None:
@@ -116,7 +117,8 @@ def start_at_identity(backbone: Backbone, given: dict[str, Tensor], report: Load
         for kind in ('weight', 'bias'):
             norm = f'{name}.{block.last_norm_name}.{kind}'
             if norm in given:
-                given[norm] = given[norm] / block.identity_gain
+                # In the backbone's precision: half precision would round the quotient.
+                given[norm] = given[norm].to(own[norm].dtype) / block.identity_gain
         device = given[f'{name}.{block.last_norm_name}.weight'].device
         for key, value in list(attention.fc2.named_parameters()):
             if value.is_meta:

@@ -268,6 +268,8 @@ class SEResNet(StagedBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages of ``out_indices``; the first has stride 4.
 
+        They are contiguous (NCHW), whatever format the network computes in.
+
         Args:
             x: Images, (B, in_channels, H, W).
         """
@@ -279,7 +281,8 @@ class SEResNet(StagedBackbone):
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
             if i in self.out_indices:
-                outs.append(x)
+                # MMCV's kernels in heads, RoIAlign first, take its memory as contiguous, silently.
+                outs.append(x.contiguous() if self.channels_last else x)
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'SEResNet':

@@ -8,10 +8,12 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from support.engine import args_for_test, args_for_train, shapes_at
+from torch import nn
 
 from mmse.checkpoints.belonging import check_checkpoint, check_classes
 from mmse.engine import run
 from mmse.engine.config import load_config
+from mmse.models import SEResNet
 from mmse.utils.errors import UserError
 
 pytest_plugins = ('support.engine_fixtures',)
@@ -102,6 +104,45 @@ def test_checkpoint_of_another_attention_or_head(
     torch.save({'state_dict': {'fc.weight': torch.zeros(1)}}, same)
     with pytest.raises(UserError, match=r'it has no backbone\.\*'):
         check_checkpoint(str(same), model, whole=False)
+
+
+@pytest.mark.parametrize('place', ['student.backbone', 'detector.backbone', 'backbone.backbone'])
+def test_backbones_at_other_places(place: str, tmp_path: Path) -> None:
+    """Teachers and students, trackers, and networks around a backbone_cfg."""
+    file = tmp_path / 'weights.pth'
+
+    def nested(attention: Any) -> nn.Module:
+        model: nn.Module = SEResNet(18, base_channels=8, attention=attention)
+        for name in reversed(place.split('.')):
+            holder = nn.Module()
+            holder.add_module(name, model)
+            model = holder
+        return model
+
+    def save(weights: dict[str, torch.Tensor]) -> None:
+        torch.save({'state_dict': weights}, file)
+
+    ours, plain = nested('sepp_v2'), nested(None)
+    save(ours.state_dict())
+    check_checkpoint(str(file), ours, whole=True)
+    counters = {k: v for k, v in ours.state_dict().items() if 'num_batches' not in k}
+    save(counters)  # as converted from elsewhere
+    check_checkpoint(str(file), ours, whole=True)
+    save(plain.state_dict())
+    check_checkpoint(str(file), ours, whole=False)  # new attention starts at the identity
+    with pytest.raises(UserError, match=rf'it has no {place}\.layer1\.0\.attention'):
+        check_checkpoint(str(file), ours, whole=True)
+    short = {k: v for k, v in plain.state_dict().items() if 'layer3.1.conv2' not in k}
+    save(short)
+    with pytest.raises(UserError, match=r'the weights have no layer3\.1\.conv2\.weight'):
+        check_checkpoint(str(file), ours, whole=False)
+    bare = {k.removeprefix(f'{place}.'): v for k, v in plain.state_dict().items()}
+    save({f'backbone.{k}': v for k, v in bare.items()})
+    if place == 'student.backbone':  # mmdet takes a plain detector for both
+        check_checkpoint(str(file), ours, whole=False)
+    elif place == 'detector.backbone':
+        with pytest.raises(UserError, match=rf'it has no {place}\.\*'):
+            check_checkpoint(str(file), ours, whole=False)
 
 
 @pytest.mark.parametrize('key', ['dataset_meta', None])

@@ -10,55 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS, init_default_scope
-from support.engine import CONFIGS
+from mmengine.registry import DATASETS, METRICS
 from support.labelling_tools import (
     COCO,
     MASKS,
-    Labelled,
+    NAMES,
     Splits,
     coco,
+    configure,
     label_studio_coco,
     save,
+    scenes,
     voc,
 )
 
 from mmse.datasets.check import check_data
-from mmse.datasets.scenes import CLASSES, draw_scene
 from mmse.datasets.voc import prepare_voc
-from mmse.engine.config import load_config
 from mmse.utils.errors import UserError
-
-# In no order of their own, so that an order that a tool changes is seen.
-NAMES = tuple(reversed(CLASSES[:4]))
 
 
 @pytest.fixture(scope='module')
 def splits() -> Splits:
-    """Scenes of the built-in data with the first four of its classes."""
-    pictures = []
-    for seed in range(12):
-        scene = draw_scene(np.random.default_rng(seed), 64)
-        objects = [
-            (NAMES.index(CLASSES[label]), mask)
-            for label, mask in zip(scene.labels, scene.masks, strict=True)
-            if label < 4 and mask.sum() > 30
-        ]
-        pictures.append(Labelled(f'scene_{seed:02}', scene.image, objects))
-    assert {k for picture in pictures[:8] for k, _ in picture.objects} == {0, 1, 2, 3}
-    return {'train': pictures[:8], 'val': pictures[8:]}
-
-
-def configure(folder: Path, base: str, own: dict[str, Any]) -> Config:
-    """The config that a user writes, at most ten lines, loaded."""
-    parts = [f'    {split}=dict(**{keys!r}),' for split, keys in own.items()]
-    lines = [f"_base_ = '{CONFIGS}/{base}'", 'own_data = dict(', f"    data_root='{folder}',"]
-    file = folder / 'mine.py'
-    file.write_text('\n'.join([*lines, *parts, ')']) + '\n')
-    cfg = load_config(str(file))
-    init_default_scope(cfg.default_scope)
-    return cfg
+    return scenes()
 
 
 @pytest.mark.parametrize('write', COCO)

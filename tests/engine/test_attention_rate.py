@@ -43,6 +43,8 @@ def rates(cfg):
 PARAMWISE = {
     'nothing': (None, 1.0, 1.0),
     'biases': ({'bias_decay_mult': 0.0, 'norm_decay_mult': 0.0}, 1.0, 0.0),
+    'vectors': ({'flat_decay_mult': 0.0}, 1.0, 0.0),
+    'vectors and biases': ({'flat_decay_mult': 0.5, 'bias_decay_mult': 0.25}, 1.0, 0.25),
     'a factor of the backbone': ({'custom_keys': {'backbone': {'lr_mult': 0.1}}}, 0.1, 1.0),
     'one stage': ({'custom_keys': {'layer2': {'lr_mult': 0.5, 'decay_mult': 0.3}}}, None, None),
     'a factor of the attention': (
@@ -74,6 +76,18 @@ def test_every_parameter_gets_its_rate(case):
             assert decay == pytest.approx(bias_decay * DECAY), name
         else:
             assert decay == pytest.approx(before[name][1]), name
+
+
+@pytest.mark.parametrize(('kind', 'decay'), [('AdamW', 0.01), ('Adam', None), ('SGD', None)])
+def test_a_weight_decay_that_no_config_names(kind, decay):
+    """That of AdamW: alpha, fusion logits and temperature are spared from it as well."""
+    cfg = config()
+    cfg.optim_wrapper.optimizer = {'type': kind, 'lr': LR}
+    swap_backbone(cfg, 'sepp_v2_residual')
+    assert cfg.optim_wrapper.optimizer.get('weight_decay') == decay
+    for name, (_, found) in rates(cfg).items():
+        spared = any(name.endswith(scalar) for scalar in NO_DECAY)
+        assert found == (0.0 if spared else decay or 0.0), name
 
 
 def test_a_backbone_that_is_ours_already():

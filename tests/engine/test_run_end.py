@@ -1,10 +1,12 @@
 """How runs end: broken losses, nothing left to train, nothing found, and interruptions."""
 
 import argparse
+import math
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +71,41 @@ def test_a_finite_loss_goes_on(tmp_path: Path) -> None:
     runner = runner_of([1.0, -2.0, 1e30], tmp_path)
     runner.train()
     assert runner.iter == 3 and (tmp_path / 'epoch_1.pth').is_file()
+
+
+class Normed(Line):
+    """Beside its weight it has a running statistic, which an overflow would break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ('losses', 'statistic', 'ends_at'),
+    [
+        ([1.0, math.inf, 1.0], 0.0, None),  # one step is skipped
+        ([1.0, math.inf, 1.0], math.nan, 2),  # but the statistics took the batch
+        ([math.nan] * 150, 0.0, 100),
+        (([math.nan] * 99 + [1.0]) * 2, 0.0, None),
+    ],
+)
+def test_in_mixed_precision(losses: list[float], statistic: float, ends_at: int | None) -> None:
+    model = Normed()
+    model.mean.fill_(statistic)
+    hook = FiniteLossHook()
+    wrapper = SimpleNamespace(loss_scaler=None, get_lr=lambda: {'lr': [0.1]})
+    runner = SimpleNamespace(optim_wrapper=wrapper, model=model, iter=0)
+    ended = None
+    for runner.iter, loss in enumerate(losses):
+        if runner.iter % 7 == 0:
+            hook.before_save_checkpoint(runner, {})
+        try:
+            hook.after_train_iter(runner, runner.iter, outputs={'loss': torch.tensor(loss)})
+        except UserError:
+            ended = runner.iter + 1
+            break
+    assert ended == ends_at
 
 
 def test_working_folders_that_cannot_be(tmp_path: Path) -> None:

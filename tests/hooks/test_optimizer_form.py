@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 
 from mmse.hooks import OptimizerFormHook
+from mmse.utils.errors import UserError
 
 FORMS = {'plain': {'foreach': False}, 'foreach': {'foreach': True}}
 
@@ -50,3 +51,24 @@ def test_tests_have_no_optimizer(wrapper: object) -> None:
     checkpoint = {'state_dict': {}, 'optimizer': {'param_groups': [{'fused': True}]}}
     OptimizerFormHook().after_load_checkpoint(SimpleNamespace(optim_wrapper=wrapper), checkpoint)
     assert checkpoint['optimizer'] == {'param_groups': [{'fused': True}]}
+
+
+def rates(*factors: float, lr: float = 0.1) -> OptimWrapper:
+    """An optimizer with a group for each factor, after the schedulers were built."""
+    groups = [
+        {'params': [torch.nn.Parameter(torch.ones(1))], 'lr': lr * f, 'initial_lr': lr * f}
+        for f in factors
+    ]
+    return OptimWrapper(torch.optim.SGD(groups, lr=lr))
+
+
+def test_factors_of_the_learning_rate_that_resuming_would_undo() -> None:
+    saved = {'optimizer': copy.deepcopy(rates(1, 1, 1).state_dict())}
+    for group in saved['optimizer']['param_groups']:
+        group['lr'] *= 0.01  # later in the schedule
+    hook = OptimizerFormHook()
+    hook.after_load_checkpoint(SimpleNamespace(optim_wrapper=rates(1, 1, 1)), saved)
+    # Scaled for more GPUs, as a whole.
+    hook.after_load_checkpoint(SimpleNamespace(optim_wrapper=rates(1, 1, 1, lr=0.4)), saved)
+    with pytest.raises(UserError, match='resuming takes the learning rates of the checkpoint'):
+        hook.after_load_checkpoint(SimpleNamespace(optim_wrapper=rates(1, 10, 1)), saved)

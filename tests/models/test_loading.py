@@ -9,6 +9,7 @@ from mmdet.models import ResNet
 from support.precision import beyond, maps, network_bars, worst
 from torch import nn
 
+from mmse.checkpoints.belonging import check_pretrained
 from mmse.models import SEResNet
 from mmse.models.settings import PRESETS
 from mmse.utils.errors import UserError
@@ -68,6 +69,43 @@ def test_identity_start_in_single_precision(depth: int, variant, record_property
         mode = 'training' if training else 'evaluation'
         record_property(f'worst error at the identity start, float32 {mode}', worst(got, exact)[0])
         assert not beyond(got, exact, bars)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_identity_start_from_weights_in_half_precision(dtype: torch.dtype) -> None:
+    """A gain of 1.5 is divided out in the precision of the backbone."""
+    weights = {
+        k: v.to(dtype) if v.is_floating_point() else v
+        for k, v in plain_network().state_dict().items()
+    }
+    plain, ours = ResNet(depth=50, **SMALL), SEResNet(50, attention='sepp_v2_residual', **SMALL)
+    for net in (plain, ours):
+        net.load_state_dict(weights, strict=False)
+        net.eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert worst(maps(ours(x)), maps(plain(x)))[0] <= 1e-5
+
+
+@pytest.mark.parametrize('attention', [None, 'sepp_v2'])
+def test_weights_of_a_plain_network_in_one_with_deformable_convolutions(
+    attention: str | None, tmp_path: Path
+) -> None:
+    """Their offsets are new, and zero."""
+    file = tmp_path / 'resnet50.pth'
+    torch.save({'state_dict': plain_network(base_channels=64).state_dict()}, file)
+    ours = SEResNet(
+        50,
+        dcn={'type': 'DCN', 'deform_groups': 1, 'fallback_on_stride': False},
+        stage_with_dcn=(False, False, False, True),
+        attention=attention,
+        init_cfg={'type': 'Pretrained', 'checkpoint': str(file)},
+    )
+    check_pretrained(nn.ModuleDict({'backbone': ours}))
+    ours.init_weights()
+    offset = ours.layer4[0].conv2.conv_offset
+    assert not offset.weight.any() and not offset.bias.any()
+    plain = plain_network(base_channels=64)
+    assert torch.equal(ours.layer4[0].conv2.weight, plain.layer4[0].conv2.weight)
 
 
 def test_with_group_norm() -> None:

@@ -8,8 +8,16 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
+from support.engine import CONFIGS
 
+from mmse.datasets.scenes import CLASSES, draw_scene
+from mmse.engine.config import load_config
+
+# In no order of their own, so that an order that a tool changes is seen.
+NAMES = tuple(reversed(CLASSES[:4]))
 COLOURS = ((0, 0, 0), (250, 50, 83), (51, 221, 255), (52, 209, 183), (255, 96, 55), (221, 255, 51))
 FROM_0 = {'first': 0, 'category': 0}
 VOC_MAPS = {'img': 'JPEGImages', 'seg_map': 'SegmentationClass'}
@@ -35,6 +43,32 @@ class Labelled(NamedTuple):
 
 
 Splits = dict[str, list[Labelled]]
+
+
+def scenes() -> Splits:
+    """Scenes of the built-in data with the first four of its classes."""
+    pictures = []
+    for seed in range(12):
+        scene = draw_scene(np.random.default_rng(seed), 64)
+        objects = [
+            (NAMES.index(CLASSES[label]), mask)
+            for label, mask in zip(scene.labels, scene.masks, strict=True)
+            if label < 4 and mask.sum() > 30
+        ]
+        pictures.append(Labelled(f'scene_{seed:02}', scene.image, objects))
+    assert {k for picture in pictures[:8] for k, _ in picture.objects} == {0, 1, 2, 3}
+    return {'train': pictures[:8], 'val': pictures[8:]}
+
+
+def configure(folder: Path, base: str, own: dict[str, Any]) -> Config:
+    """The config that a user writes, at most ten lines, loaded."""
+    parts = [f'    {split}={keys!r},' for split, keys in own.items()]
+    lines = [f"_base_ = '{CONFIGS}/{base}'", 'own_data = dict(', f"    data_root='{folder}',"]
+    file = folder / 'mine.py'
+    file.write_text('\n'.join([*lines, *parts, ')']) + '\n')
+    cfg = load_config(str(file))
+    init_default_scope(cfg.default_scope)
+    return cfg
 
 
 def save(folder: Path, name: str, picture: np.ndarray) -> None:

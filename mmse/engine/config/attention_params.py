@@ -5,9 +5,12 @@ all its factors. A key that is added must therefore carry the factors of the key
 won.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
+
+from mmengine.registry import OPTIMIZERS
 
 from mmse.utils.errors import UserError
 
@@ -32,8 +35,11 @@ def spare_from_decay(wrapper: Any, blocks: Sequence[str]) -> list[str]:
     """
     if not isinstance(wrapper, MutableMapping) or 'constructor' in wrapper:
         return []
-    if (wrapper.get('optimizer') or {}).get('weight_decay') is None:
-        return []
+    optimizer = wrapper.get('optimizer') or {}
+    if optimizer.get('weight_decay') is None:
+        if not (default := _default_decay(optimizer.get('type'))):
+            return []
+        optimizer['weight_decay'] = default  # MMEngine has no factors of what it is not told
     paramwise = wrapper.get('paramwise_cfg') or {}
     keys: Mapping[str, Any] = paramwise.get('custom_keys') or {}
     added: dict[str, Any] = {}
@@ -43,6 +49,16 @@ def spare_from_decay(wrapper: Any, blocks: Sequence[str]) -> list[str]:
         )
     wrapper['paramwise_cfg'] = {**paramwise, 'custom_keys': {**keys, **added}}
     return [f'optim_wrapper: no weight decay on {", ".join(NO_DECAY)}']
+
+
+def _default_decay(kind: Any) -> float:
+    """The weight decay of an optimizer whose config gives none; AdamW has one."""
+    found = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(found, type):
+        return 0.0
+    parameter = inspect.signature(found).parameters.get('weight_decay')
+    given = parameter.default if parameter is not None else 0.0
+    return float(given) if isinstance(given, int | float) else 0.0
 
 
 def could_have_a_rate(wrapper: Any) -> bool:
@@ -82,12 +98,11 @@ def set_attention_rate(wrapper: Any, blocks: Sequence[str], factor: float) -> li
     keys: Mapping[str, Any] = paramwise.get('custom_keys') or {}
     added: dict[str, Any] = {}
     for name in PARAMETERS:
-        # MMEngine's factors for biases do not reach what a custom key has won.
-        own = (
-            {'decay_mult': paramwise['bias_decay_mult']}
-            if (name.endswith('bias') and 'bias_decay_mult' in paramwise)
-            else {}
-        )
+        # MMEngine's factors for biases and other vectors do not reach what a custom key has won.
+        rules = ['bias_decay_mult'] * name.endswith('bias')
+        rules += ['flat_decay_mult'] * (not name.endswith('weight'))
+        decay = [paramwise[rule] for rule in rules if paramwise.get(rule) is not None]
+        own = {'decay_mult': decay[0]} if decay else {}
 
         def change(block: str, winner: str | None, own: Mapping[str, Any] = own) -> dict[str, Any]:
             beside = _factors(_winner(f'{block}.conv1.weight', keys), keys).get('lr_mult', 1.0)

@@ -6,17 +6,16 @@ follow from the data. What the user sets beside ``own_data`` holds, or is refuse
 """
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
 from mmse.datasets.classes import seg_classes
 from mmse.datasets.coco_file import labelled_classes
+from mmse.datasets.listings import check_listings, find_listing
 from mmse.engine.config.heads import fit_heads
 from mmse.engine.config.inherited import inherited
 from mmse.engine.config.kinds import name_classes, scope_of
 from mmse.engine.config.own_datasets import LOADERS, Loader
-from mmse.engine.config.own_files import suffix_pairs
 from mmse.engine.config.own_metrics import fit_evaluator
 from mmse.engine.config.own_spec import OwnData, Part, read_own_data
 from mmse.utils.errors import UserError
@@ -52,6 +51,9 @@ def apply_own_data(cfg: Config, name: str) -> None:
     for key in ('model', 'train_dataloader'):
         if cfg.get(key) is None:
             raise UserError(f'{name} has no {key}: give own_data to the config of a whole run')
+    if scope == 'mmseg':
+        labelled = [part.seg_map for of in own.splits.values() for part in of or () if part.seg_map]
+        check_listings(own.root, [own.root / seg_map for seg_map in labelled])
     classes = _classes(own, loaders, scope)
     for split, loader in loaders.items():
         parts = own.splits[split]
@@ -84,7 +86,7 @@ def _classes(own: OwnData, loaders: dict[str, Loader], scope: str) -> tuple[str,
         if (own.splits[split] or not loader.is_elsewhere()) and (names := loader.chosen_classes())
     }
     if not chosen:
-        return _classes_of_data(own, scope, loaders['train'].settings.get('reduce_zero_label'))
+        return _classes_of_data(own, scope, loaders['train'])
     first, *others = chosen
     for other in others:
         if chosen[other] != chosen[first]:
@@ -93,7 +95,7 @@ def _classes(own: OwnData, loaders: dict[str, Loader], scope: str) -> tuple[str,
                 f'{other}_dataloader {", ".join(chosen[other])}: set the same'
             )
     if scope == 'mmdet':
-        known = _classes_of_data(own, scope, False)
+        known = _classes_of_data(own, scope, loaders['train'])
         if unknown := [name for name in chosen[first] if name not in known]:
             raise UserError(
                 f'{first}_dataloader.dataset.metainfo.classes has {", ".join(unknown)}, but the '
@@ -102,7 +104,7 @@ def _classes(own: OwnData, loaders: dict[str, Loader], scope: str) -> tuple[str,
     return chosen[first]
 
 
-def _classes_of_data(own: OwnData, scope: str, zero_is_nothing: Any) -> tuple[str, ...]:
+def _classes_of_data(own: OwnData, scope: str, loader: Loader) -> tuple[str, ...]:
     parts = own.splits['train'] or ()
     if scope == 'mmdet':
         lists = [labelled_classes(own.root / str(part.ann_file)) for part in parts]
@@ -113,16 +115,15 @@ def _classes_of_data(own: OwnData, scope: str, zero_is_nothing: Any) -> tuple[st
                     f'{part.ann_file} {", ".join(names)}: make them equal'
                 )
         return lists[0]
-    names = max((_names(own.root, part) for part in parts), key=len)
+    names = max((_names(own.root, part, loader) for part in parts), key=len)
     # Names that are made up count from label 0.
     made_up = names == tuple(f'class_{k}' for k in range(len(names)))
-    return names[1:] if zero_is_nothing and made_up else names
+    return names[1:] if loader.settings.get('reduce_zero_label') and made_up else names
 
 
-def _names(root: Path, part: Part) -> tuple[str, ...]:
+def _names(root: Path, part: Part, loader: Loader) -> tuple[str, ...]:
     """Class names of one set of label maps, which may lie beside their images."""
-    img_dir, seg_dir = root / part.img, root / str(part.seg_map)
-    if img_dir != seg_dir:
-        return seg_classes(root, seg_dir)
-    pairs = suffix_pairs(img_dir, seg_dir, 'own_data.train')
-    return seg_classes(root, seg_dir, endings=tuple(tail for _, tail in pairs))
+    seg_dir = root / str(part.seg_map)
+    if (listing := find_listing(root, seg_dir)) is not None:
+        return listing.names
+    return seg_classes(root, seg_dir, maps=loader.maps(root, part))

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from mmse.datasets.listings import label_colours
 from mmse.engine.config.kinds import bare_name, class_of, innermost, leaves, parameters, same
 from mmse.engine.config.own_bases import check_base
-from mmse.engine.config.own_files import image_suffixes, img_folder, suffix_pairs
+from mmse.engine.config.own_files import image_suffixes, img_folder, maps_of, suffix_pairs
 from mmse.engine.config.own_spec import Part
 from mmse.engine.config.pipelines import labels_off, load_by_colour, set_scale, zero_label
 from mmse.utils.errors import UserError
@@ -46,6 +46,9 @@ class Loader:
     def __init__(self, cfg: Config, below: Config, split: str, scope: str) -> None:
         self.place = f'{split}_dataloader'
         self.split, self.scope = split, scope
+        self._found: dict[
+            Part, list[tuple[str, str]]
+        ] = {}  # what suffix_pairs found, and warned of
         # Of its own: test_dataloader is often the same object as val_dataloader.
         cfg[self.place] = copy.deepcopy(cfg[self.place])
         self.node = cfg[self.place]
@@ -167,7 +170,9 @@ class Loader:
             copy.deepcopy({**kept, **where, **about, 'type': kind, 'metainfo': metainfo})
             for where in wheres
         ]
-        if part.seg_map is not None and (colours := label_colours(root, root / part.seg_map)):
+        if part.seg_map is not None and (
+            colours := label_colours(root, root / part.seg_map, self.maps(root, part))
+        ):
             for dataset in datasets:
                 load_by_colour(dataset['pipeline'], colours)
         return datasets
@@ -187,16 +192,27 @@ class Loader:
             return self.dataset['type']
         return f'{self.scope}.{GENERIC[self.scope]}'
 
-    def _segmentation(self, root: Path, part: Part) -> list[dict[str, Any]]:
+    def maps(self, root: Path, part: Part) -> list[str]:
+        """The names of a part's label maps, without pictures that no image has a place for."""
+        return maps_of(root / part.img, root / str(part.seg_map), self._pairs(root, part))
+
+    def _pairs(self, root: Path, part: Part) -> list[tuple[str, str]]:
+        """The endings of images and of their label maps."""
         where = f'own_data.{self.split}'
-        img = root / part.img
         if {'img_suffix', 'seg_map_suffix'} <= set(self.settings):
-            pairs = [(self.settings['img_suffix'], self.settings['seg_map_suffix'])]
-        elif part.seg_map is None:
-            pairs = [(suffix, '.png') for suffix in image_suffixes(img, where)]
-        else:
+            return [(self.settings['img_suffix'], self.settings['seg_map_suffix'])]
+        if part.seg_map is None:
+            return [(suffix, '.png') for suffix in image_suffixes(root / part.img, where)]
+        if part not in self._found:
             listing = root / part.ann_file if part.ann_file else None
-            pairs = suffix_pairs(img, root / part.seg_map, where, listing)
+            img, seg_map = root / part.img, root / part.seg_map
+            self._found[part] = suffix_pairs(img, seg_map, where, listing)
+        return [
+            (self.settings.get('img_suffix', img), self.settings.get('seg_map_suffix', seg_map))
+            for img, seg_map in self._found[part]
+        ]
+
+    def _segmentation(self, root: Path, part: Part) -> list[dict[str, Any]]:
         prefix = {'img_path': part.img}
         if part.seg_map is not None:
             prefix['seg_map_path'] = part.seg_map
@@ -205,7 +221,7 @@ class Loader:
             dataset['ann_file'] = part.ann_file
         return [
             {**dataset, 'img_suffix': image, 'seg_map_suffix': label, 'reduce_zero_label': False}
-            for image, label in pairs
+            for image, label in self._pairs(root, part)
         ]
 
     def _refuse_conflicts(self, where: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from mmse.datasets.coco_file import read_coco
 from mmse.utils.errors import UserError
 from mmse.utils.text import counted, name_some
 
+_OF_ONE_LABEL = re.compile(r'task-\d+-annotation-\d+-')
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.npy')
 
 
@@ -71,6 +73,12 @@ def suffix_pairs(
     maps = [n for n in _files(seg_dir, where) if Path(n).suffix.lower() in IMAGES]
     if not maps:
         raise UserError(f'{where}: {seg_dir} has no label maps ({", ".join(IMAGES)})')
+    if all(_OF_ONE_LABEL.match(Path(name).name) for name in maps):
+        raise UserError(
+            f'{where}: {seg_dir} has one mask for each label of an image ({maps[0]}), as Label '
+            "Studio exports its brush's: merge those of an image into one label map, named like "
+            'the image'
+        )
     images = [n for n in _files(img_dir, where) if Path(n).suffix.lower() in IMAGES]
     if img_dir == seg_dir:
         images = [n for n in images if Path(n).suffix.lower() != '.png']
@@ -102,6 +110,19 @@ def suffix_pairs(
         for line in counted(f'label maps in {seg_dir} have no image', _without(stems, maps)):
             print_log(f'{where}: {line}', 'current', logging.WARNING)
     return pairs
+
+
+def maps_of(img_dir: Path, seg_dir: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The label maps that belong to images, from their folder on.
+
+    Args:
+        img_dir: The folder of images, with subfolders.
+        seg_dir: The folder of label maps.
+        pairs: The endings of images and of their label maps; see ``suffix_pairs``.
+    """
+    images = _files(img_dir, 'own_data')
+    named = {n[: -len(end)] + tail for n in images for end, tail in pairs if n.endswith(end)}
+    return sorted(named & set(_files(seg_dir, 'own_data')))
 
 
 def _without(stems: set[str], maps: Sequence[str]) -> list[str]:

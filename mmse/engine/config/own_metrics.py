@@ -40,7 +40,7 @@ def fit_evaluator(cfg: Config, below: Config, split: str, scope: str, ann_file: 
             if 'ann_file' in metric and metric['ann_file'] in [m.get('ann_file') for m in before]:
                 metric['ann_file'] = ann_file
             if _is_mmdets(metric['type']) and metric.get('ann_file') is not None:
-                metric['type'] = _coco_metric(metric['ann_file'])
+                metric['type'] = _coco_metric(metric['ann_file'], bool(metric.get('classwise')))
             kept.append(metric)
         elif fitted is None:
             fitted = _fitted(cfg, metric, scope, ann_file)
@@ -64,7 +64,11 @@ def _fitted(
     kinds = [kind for kind in known if kind in ('bbox', 'segm')]
     if not kinds:
         kinds = ['bbox', 'segm'] if "'mask_head'" in repr(cfg.model.to_dict()) else ['bbox']
-    return {'type': _coco_metric(str(ann_file)), 'ann_file': ann_file, 'metric': kinds}
+    return {
+        'type': _coco_metric(str(ann_file), classwise=False),
+        'ann_file': ann_file,
+        'metric': kinds,
+    }
 
 
 def _is_mmdets(kind: Any) -> bool:
@@ -74,8 +78,8 @@ def _is_mmdets(kind: Any) -> bool:
     return bare_name(kind) == 'CocoMetric' and kind.__module__.startswith('mmdet.')
 
 
-def _coco_metric(ann_file: str) -> str:
-    """mmdet's metric, or ours where COCOeval would be misled by the ids of the annotations."""
+def _coco_metric(ann_file: str, classwise: bool) -> str:
+    """mmdet's metric, or ours where COCOeval would be misled by the ids in the file."""
     readable = Path(ann_file).is_file()
-    misled = readable and evaluation_faults(read_coco(ann_file, without_objects=True))
+    misled = readable and evaluation_faults(read_coco(ann_file, without_objects=True), classwise)
     return 'mmse.CocoMetric' if misled else 'mmdet.CocoMetric'
