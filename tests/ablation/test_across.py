@@ -110,10 +110,12 @@ def test_a_dose_of_one_task_that_is_too_small():
 def test_what_is_compared_after_the_first_results_is_exploratory():
     first = plan()
     added = replace(first.across[0], name='other', weights={'det': 1.0, 'seg': -1.0})
-    kept = _kept_to(first, replace(first, across=[*first.across, added]))
+    kept = _kept_to(first, replace(first, across=[*first.across, added]), first.counted)
     assert [(a.name, a.registered) for a in kept.across] == [('dense', True), ('other', False)]
     # One that is left out later stays.
-    assert [a.name for a in _kept_to(first, replace(first, across=[])).across] == ['dense']
+    assert [a.name for a in _kept_to(first, replace(first, across=[]), first.counted).across] == [
+        'dense'
+    ]
 
 
 def test_a_plan_as_a_file_holds_it():
