@@ -77,8 +77,8 @@ class FinishedTrial(TrialRecord):
             ``mmse.gates.dose.dose``. Empty without attention; None if it was not recorded.
         earlier: Of the validations before the last: ``'iteration'``, ``'dose'`` as above, and
             ``'scalars'`` by block.
-        next_validation: The iteration of the validation that would have come after the end; None in
-            trials of before it was kept.
+        next_validation: The iteration of the validation that would have come after the end; None if
+            it is not known.
         dose_curve: (Iteration, ``'moved'``, ``'over_images'``) of the network at every validation.
         knock_out: The metrics of the trained network with its attention as it was at the
             ``'start'``, and with every gain held at its ``'mean'`` over the validation images.
@@ -141,7 +141,7 @@ class FinishedTrial(TrialRecord):
             return self.metrics.get(outcome.of)
         curve = self.curves[metric]
         reached = [step for step, value in curve if value >= target]
-        if reached or self.next_validation is None:  # trials of before were validated evenly
+        if reached or self.next_validation is None:
             return reached[0] if reached else curve[-1][0] + curve[0][0]
         return self.next_validation
 

@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from mmse.ablation.failure import DIVERGED, LOG, failure, keep_environment
 from mmse.ablation.initial_weights import (
@@ -225,18 +225,22 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def next_validation(loop: Any) -> int:
+def next_validation(loop: BaseLoop) -> int | None:
     """The iteration of the validation that would have come after the end.
 
     Args:
-        loop: A training loop of MMEngine that has ended.
+        loop: The loop of a training that has ended.
+
+    Returns:
+        None for a loop that is neither of MMEngine's.
     """
     if isinstance(loop, EpochBasedTrainLoop):
-        per_epoch = len(loop.dataloader)
         epochs: int = (loop.epoch // loop.val_interval + 1) * loop.val_interval
-        return epochs * per_epoch
-    iterations: int = (loop.iter // loop.val_interval + 1) * loop.val_interval
-    return iterations
+        return epochs * len(loop.dataloader)
+    if isinstance(loop, IterBasedTrainLoop):
+        iterations: int = (loop.iter // loop.val_interval + 1) * loop.val_interval
+        return iterations
+    return None
 
 
 def _by_stage(scalars: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:

@@ -13,6 +13,7 @@ from mmse.registry import HOOKS
 from mmse.utils.errors import UserError
 
 IN_A_ROW = 100
+STATISTICS = ('running_mean', 'running_var')
 
 
 class DivergedError(UserError):
@@ -84,7 +85,9 @@ class FiniteLossHook(Hook):
 
 def _is_finite(model: torch.nn.Module) -> bool:
     """Whether weights and running statistics are; a skipped step has broken these already."""
-    tensors = (t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point())
+    # Other buffers, such as masks, may be infinite for good.
+    statistics = (b for name, b in model.named_buffers() if name.endswith(STATISTICS))
+    tensors = (*model.parameters(), *statistics)
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 

@@ -78,7 +78,8 @@ class Normed(Line):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer('mean', torch.zeros(()))
+        self.register_buffer('running_mean', torch.zeros(()))
+        self.register_buffer('mask', torch.tensor(-math.inf))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ class Normed(Line):
 )
 def test_in_mixed_precision(losses: list[float], statistic: float, ends_at: int | None) -> None:
     model = Normed()
-    model.mean.fill_(statistic)
+    model.running_mean.fill_(statistic)
     hook = FiniteLossHook()
     wrapper = SimpleNamespace(loss_scaler=None, get_lr=lambda: {'lr': [0.1]})
     runner = SimpleNamespace(optim_wrapper=wrapper, model=model, iter=0)
