@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmse.datasets.classes import seg_classes
 from mmse.datasets.coco_file import labelled_classes
-from mmse.datasets.listings import check_listings, find_listing
+from mmse.datasets.listings import check_listings
 from mmse.engine.config.heads import fit_heads
 from mmse.engine.config.inherited import inherited
 from mmse.engine.config.kinds import name_classes, scope_of
@@ -123,7 +123,4 @@ def _classes_of_data(own: OwnData, scope: str, loader: Loader) -> tuple[str, ...
 
 def _names(root: Path, part: Part, loader: Loader) -> tuple[str, ...]:
     """Class names of one set of label maps, which may lie beside their images."""
-    seg_dir = root / str(part.seg_map)
-    if (listing := find_listing(root, seg_dir)) is not None:
-        return listing.names
-    return seg_classes(root, seg_dir, maps=loader.maps(root, part))
+    return seg_classes(root, root / str(part.seg_map), maps=loader.maps(root, part))
