@@ -18,7 +18,7 @@ from mmse.ablation.failure import LOG
 from mmse.ablation.folders import Folders, freeze
 from mmse.ablation.initial_weights import read_pretrained
 from mmse.ablation.pretraining import freeze_pretrainings
-from mmse.ablation.questions import hardly_owes
+from mmse.ablation.questions import is_hardly
 from mmse.ablation.records import FinishedTrial, read_trial
 from mmse.ablation.study import Study
 from mmse.ablation.tasks import Task
@@ -42,7 +42,7 @@ class Pilot:
         dose_curve: As in ``FinishedTrial``.
         dose: Its dose at the end by block.
         owes: Whether anything hangs on its attention: with the attention of the start, its metric
-            is another by a tenth of the smallest effect or more. None if it has none there, and in
+            is another by more than a third of the smallest effect. None if it has none there, and in
             pilots of before.
     """
 
@@ -136,7 +136,7 @@ def _owes(attended: FinishedTrial, task: Task) -> bool | None:
     without = attended.knock_out['start'].get(task.metric)
     if without is None:
         return None
-    return not hardly_owes(attended.metrics[task.metric] - without, task.smallest_effect)
+    return not is_hardly(attended.metrics[task.metric] - without, task.smallest_effect)
 
 
 def _ended_badly(what: str, folder: Path, code: int) -> UserError:

@@ -97,7 +97,7 @@ def _print_pilot(study: Study, task: Task, variants: Sequence[Variant], results:
     if pilot.owes is not None:
         print(
             f'{name}, pilot: put back to its start, that attention changes {task.metric} by '
-            f'{"at least" if pilot.owes else "LESS THAN"} a tenth of the smallest effect'
+            f'{"more" if pilot.owes else "NO MORE"} than a third of the smallest effect'
         )
 
 

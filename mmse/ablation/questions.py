@@ -3,9 +3,10 @@
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mmse.ablation.contrasts import Contrast
-from mmse.ablation.outcomes import Outcome
+from mmse.ablation.outcomes import Outcome, target_of
 from mmse.ablation.plan import Plan, PlannedAcross, PlannedTask, PlannedVariant
 from mmse.ablation.records import FailedTrial, FinishedTrial
 from mmse.ablation.stats import Estimate, estimate
@@ -31,6 +32,7 @@ class Question:
         values: The values by arm and seed.
         attended: The variants with attention that it compares.
         trials: The finished trials, at least those of its arms.
+        resolution: Values of the outcome that lie closer to each other than this read the same.
     """
 
     task: str
@@ -42,6 +44,7 @@ class Question:
     values: Values
     attended: Sequence[PlannedVariant]
     trials: Sequence[FinishedTrial]
+    resolution: float = 0.0
 
     def estimate(self, seeds: Collection[int], level: float) -> Estimate:
         """The estimate from some of the seeds, with intervals of a level."""
@@ -65,32 +68,31 @@ class Question:
                 )
         return None
 
-    def is_constant(self, seeds: Collection[int], smallest_dose: float) -> bool:
-        """Whether the gains of no arm depend on the image by much, as those of a plain network.
+    def hardly_owes(self, seeds: Collection[int], to: str) -> bool:
+        """Whether the metric of every arm hardly changes with other gains.
 
-        A gain that is the same for every image is a factor of the norm before it.
+        Args:
+            seeds: The seeds that count.
+            to: ``'start'`` for the gains of the attention at its start: whether it changes in
+                either direction, the mean over the seeds; ``'mean'`` for their mean over the
+                images, which a norm before them can give as well: whether it loses on average.
         """
-        medians = [
-            statistics.median([trial.dose_of('over_images') or 0.0 for trial in own])
-            for variant in self.attended
-            if (own := self._of(variant, seeds))
-        ]
-        return bool(medians) and max(medians) < smallest_dose
-
-    def hangs_on_nothing(self, seeds: Collection[int]) -> bool:
-        """Whether no arm's metric changes by a tenth of the smallest effect without it."""
         if self.metric is None:
             return False
-        owed = [self._owed(variant, seeds, self.metric) for variant in self.attended]
+        owed = [self._owed(variant, seeds, self.metric, to) for variant in self.attended]
+        if to == 'start':
+            owed = [[abs(part) for part in parts] for parts in owed]
         return bool(owed) and all(
-            parts and hardly_owes(statistics.mean(parts), self.smallest_effect) for parts in owed
+            parts and is_hardly(statistics.mean(parts), self.smallest_effect) for parts in owed
         )
 
-    def _owed(self, variant: PlannedVariant, seeds: Collection[int], metric: str) -> list[float]:
+    def _owed(
+        self, variant: PlannedVariant, seeds: Collection[int], metric: str, to: str
+    ) -> list[float]:
         return [
-            abs(trial.metrics[metric] - trial.knock_out['start'][metric])
+            trial.metrics[metric] - trial.knock_out[to][metric]
             for trial in self._of(variant, seeds)
-            if metric in trial.knock_out.get('start', {})
+            if metric in trial.knock_out.get(to, {})
         ]
 
     def _of(self, variant: PlannedVariant, seeds: Collection[int]) -> list[FinishedTrial]:
@@ -98,9 +100,9 @@ class Question:
         return [t for t in self.trials if (t.task, t.arm) == place and t.seed in seeds]
 
 
-def hardly_owes(change: float, smallest_effect: float) -> bool:
-    """Whether a metric changes by less than a tenth of what matters without the attention."""
-    return abs(change) < smallest_effect / 10
+def is_hardly(change: float, smallest_effect: float) -> bool:
+    """Whether a change is at most a third of what matters: two arms then differ by less."""
+    return abs(change) <= smallest_effect / 3
 
 
 def questions(plan: Plan, trials: Sequence[FinishedTrial | FailedTrial]) -> list[Question]:
@@ -128,6 +130,8 @@ def _of_task(
         outcomes.append((outcome, values))
     found = []
     for asked, values in outcomes:
+        counts_steps = asked is not None and target_of(asked.of) is not None
+        resolution = max((_apart(t, task.metric) for t in finished), default=0.0) * counts_steps
         for contrast in plan.contrasts:
             if asked and asked.of in OF_ATTENTION and not all(map(attends.get, contrast.weights)):
                 continue
@@ -143,9 +147,16 @@ def _of_task(
                     values,
                     [v for v in variants if v.arm in contrast.weights and v.attends],
                     finished,
+                    resolution,
                 )
             )
     return found
+
+
+def _apart(trial: FinishedTrial, metric: str) -> float:
+    """The most iterations between two validations of a trial."""
+    steps = [0.0, *(step for step, _ in trial.curves[metric])]
+    return max(after - before for before, after in pairwise(steps))
 
 
 def _across(plan: Plan, across: PlannedAcross, found: Sequence[Question]) -> Question:

@@ -114,7 +114,7 @@ class FinishedTrial(TrialRecord):
         """The dose of the network; None if it has no attention, or none was recorded.
 
         Args:
-            key: ``'moved'``, or ``'over_images'`` for the part that depends on the image.
+            key: See ``mmse.gates.dose.of_network``.
         """
         return of_network(self.dose, key) if self.dose else None
 

@@ -85,7 +85,8 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _interval(bounds: tuple[float, float], digits: int) -> str:
-    if not math.isfinite(bounds[0]):
+    # Seeds that all say the same, such as that nothing diverged, do not say how sure that is.
+    if not math.isfinite(bounds[0]) or bounds[0] == bounds[1]:
         return '-'
     return f'{_signed(bounds[0], digits)} to {_signed(bounds[1], digits)}'
 

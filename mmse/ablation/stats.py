@@ -12,6 +12,7 @@ from mmse.ablation.contrasts import Contrast
 from mmse.ablation.looks import LEVEL
 
 UNDECIDED = 'undecided'
+NO_EFFECT = 'no effect larger than'
 SECONDARY = 'contrasts of secondary outcomes'
 RESAMPLES = 9999
 FLIPS = 2**16  # of which the smallest p is exact
@@ -156,7 +157,7 @@ def verdict(estimate: Estimate, p: float, smallest_effect: float, words: tuple[s
     low, high = estimate.t_interval
     # Seeds that all say the same, such as that nothing diverged, do not say how sure that is.
     if -smallest_effect < low < high < smallest_effect:
-        return f'no effect larger than {smallest_effect:g}'
+        return f'{NO_EFFECT} {smallest_effect:g}'
     # The interval must agree with the test: neither is believed against the other.
     if p < estimate.level and (low > 0 or high < 0):
         return words[0] if estimate.mean > 0 else words[1]

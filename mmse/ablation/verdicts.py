@@ -9,10 +9,12 @@ from mmse.ablation.looks import LEVEL, levels
 from mmse.ablation.plan import Plan
 from mmse.ablation.questions import NOT_TESTED, PRIMARY, Question, Values, questions
 from mmse.ablation.records import FailedTrial, FinishedTrial
-from mmse.ablation.stats import UNDECIDED, Estimate, estimate, holm, verdict
+from mmse.ablation.stats import NO_EFFECT, UNDECIDED, Estimate, estimate, holm, verdict
 
-CONSTANT = '; the gains hardly depend on the image'
-NOTHING_OWED = '; the metric owes the attention nothing'
+OWED = {  # by what takes the place of the learned gains, the first that holds
+    'start': '; hardly anything hangs on the attention',
+    'mean': '; hardly anything is owed to looking at the image',
+}
 EXPLORATORY = 'exploratory'
 NOT_YET = 'not yet'
 OPEN = (UNDECIDED, NOT_TESTED, EXPLORATORY)  # what a later look may change
@@ -151,11 +153,13 @@ def _said(
     if question.contrast.is_interaction:
         words = ('positive', 'negative')
     said = verdict(estimate, p, question.smallest_effect, words)
+    if said.startswith(NO_EFFECT) and question.resolution > question.smallest_effect:
+        said = f'{UNDECIDED}: validations are {question.resolution:g} iterations apart'
     if missing := len(seeds) - len(estimate.differences):
         said += f'; no value in {missing} of {len(seeds)} seeds'
-    said += CONSTANT * question.is_constant(seeds, plan.smallest_dose)
-    owes_nothing = question.outcome == PRIMARY and question.hangs_on_nothing(seeds)
-    return said + NOTHING_OWED * owes_nothing
+    if question.outcome == PRIMARY:
+        said += next((text for to, text in OWED.items() if question.hardly_owes(seeds, to)), '')
+    return said
 
 
 def _notes(

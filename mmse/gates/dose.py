@@ -167,7 +167,14 @@ def of_network(rows: Mapping[str, Mapping[str, float]], key: str) -> float:
 
     Args:
         rows: The dose of each block.
-        key: ``'moved'`` or ``'over_images'``.
+        key: ``'moved'``, ``'over_images'``, or ``'within'`` for what is left of ``'moved'`` without
+            the factor that all channels of a block have in common for all images.
     """
-    squares = [row[key] ** 2 for row in rows.values()]
+    squares = [_square(row, key) for row in rows.values()]
     return float((sum(squares) / len(squares)) ** 0.5) if squares else 0.0
+
+
+def _square(row: Mapping[str, float], key: str) -> float:
+    if key == 'within':
+        return max(0.0, row['moved'] ** 2 - (row['mean'] - 1) ** 2)
+    return row[key] ** 2
