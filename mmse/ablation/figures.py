@@ -116,8 +116,10 @@ def draw_curves(task: TaskSummary) -> Figure | None:
 
 
 def _curves(arm: ArmSummary) -> tuple[np.ndarray, np.ndarray]:
-    curves = np.array(list(arm.curves.values()))  # (seeds, validations, 2)
-    return curves[0, :, 0], curves[:, :, 1]
+    """The iterations at which every seed has a value, (V,), and the values, (seeds, V)."""
+    curves = [{step: value for step, value in curve} for curve in arm.curves.values()]
+    steps = sorted(set.intersection(*map(set, curves)))
+    return np.array(steps), np.array([[curve[step] for step in steps] for curve in curves])
 
 
 def draw_cost(task: TaskSummary) -> Figure | None:

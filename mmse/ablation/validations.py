@@ -16,7 +16,7 @@ from mmengine.hooks import (
     LoggerHook,
     ParamSchedulerHook,
 )
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from mmse.gates.dose import (
     Sums,
@@ -77,7 +77,12 @@ class Validations(Hook):
         }
 
     def before_train(self, runner: Runner) -> None:
-        """Keep the attention with which the training starts."""
+        """Keep the attention with which the training starts, or make up for a validation.
+
+        A process can be killed between a checkpoint and the validation after the same iteration.
+        """
+        if runner.iter > 0 and _was_due(runner.train_loop) and runner.iter not in self.read():
+            runner.val_loop.run()
         if self.start_file.is_file() or runner.iter > 0 or _is_compiled(runner):
             return
         with replacing(self.start_file) as part:
@@ -140,6 +145,14 @@ class Validations(Hook):
         return at_start(
             _model(runner), torch.load(self.start_file, map_location='cpu', weights_only=True)
         )
+
+
+def _was_due(loop: BaseLoop) -> bool:
+    """Whether the loop validates where it stands."""
+    if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        return False
+    done: int = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
+    return bool(done >= loop.val_begin and done % loop.val_interval == 0)
 
 
 def _model(runner: Runner) -> Any:

@@ -194,6 +194,23 @@ def test_killed_before_the_last_validation_it_only_validates(tmp_path, tiny_conf
     assert not (folder / 'iter_8.pth').exists()
 
 
+def test_killed_between_a_checkpoint_and_its_validation_it_makes_up_for_it(tmp_path, tiny_configs):
+    every_fourth = {'default_hooks.checkpoint': {'type': 'CheckpointHook', 'interval': 4}}
+    write_study(tmp_path, tiny_configs['seg'], seeds=1, overrides={**IN_PROCESS, **every_fourth})
+    assert ablate(tmp_path, 'run', '--workers', '2', '--keep-checkpoints')[0] == 0
+    before = outcome(tmp_path)
+    record = next(tmp_path.glob('results/trials/se-*.json'))
+    curves = read_json(record)['curves']
+    folder = tmp_path / 'work' / record.stem
+    for file in (record, folder / 'iter_8.pth', folder / 'validations.json'):
+        file.unlink()
+    (folder / 'last_checkpoint').write_text(str(folder / 'iter_4.pth'))
+    assert ablate(tmp_path, 'run', '--workers', '2')[0] == 0
+    assert [step for step, _ in curves['mIoU']] == [4, 8]
+    assert read_json(record)['curves'] == curves
+    assert outcome(tmp_path) == before
+
+
 def free(folder):
     lock = FileLock(folder / 'lock')
     try:

@@ -22,12 +22,14 @@ HEAD = """# Claims
 What the method says, one row a claim and a study. Written by `python tools/experiments/claims.py`
 from the trial files.
 
-- **Dose**: how far the attention of the arms moved from its start, and the part of it that depends
-  on the image; the least of the arms that are compared
+- **Dose**: how far the attention of the arms moved from its start; what is left of it without the
+  factor that all channels of a block have in common; and the part of it that depends on the image.
+  The least of the arms that are compared
   ([what it is](../docs/ablations.md#what-the-attention-did)).
 - **Effect**: the mean of the paired differences with its interval, at the look that decided it or
-  the last that was reached.
-- **Verdict**: by the rules that stood in the plan before the first trial.
+  the last that was reached; nothing before the first look.
+- **Verdict**: by the rules that stood in the plan before the first trial. Each study has an error
+  level of 5 % of its own, and another for its secondary outcomes.
 
 """
 # What is said, with the contrast that tests it and, where it is not the metric, its outcome.
@@ -65,12 +67,12 @@ STEADY: Asked = {
 }
 SQUEEZE: Asked = {'avg+max squeeze helps': ('avg+max squeeze', '')}
 DENSE: Asked = {'avg+max squeeze helps more': ('dense tasks beyond classification', '')}
-SMALL = 'larger networks and images, longer and pretrained training'
 PRETRAINED = 'backbones from ImageNet, larger networks and images, longer training'
-# With the default start of the branches the plain FCN is much better.
-WHY = '[7 to 8 mIoU better](README.md#the-start-of-the-branches)'
+ZERO = '[branches that start at zero](README.md#the-start-of-the-branches)'
+SMALL = f'{ZERO}, larger networks and images, longer and pretrained training'
 NO_PLAIN = 'plain networks at these rates'
-NOT_ZERO = f'branches that start at zero ({WHY}), {SMALL}'
+# With the default start of the branches the plain FCN is much better.
+NOT_ZERO = SMALL.replace(ZERO, f'{ZERO} (about 7 mIoU better in two seeds)')
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,13 @@ def rows(found: dict[str, Summary]) -> list[Row]:
 
 def _effect(contrast: ContrastSummary, unit: str) -> str:
     low, high = contrast.estimate.t_interval
-    if not math.isfinite(low):
+    if contrast.verdict.startswith(NOT_YET) or not math.isfinite(low):
         return '-'
     digits = max(1, contrast.digits - 1)
     values = (f'{value:+.{digits}f}' for value in (contrast.estimate.mean, low, high))
     mean, low_text, high_text = values
+    if low == high:
+        return f'{mean} {unit}, the same in all seeds'
     return f'{mean} ({low_text} to {high_text}, {contrast.coverage}) {unit}'
 
 
@@ -192,11 +196,12 @@ def _dose(tasks: Sequence[TaskSummary], study: str, contrast: str) -> str:
             for arm in task.arms
             if arm.name in weights and (dose := arm.median_dose(key)) is not None
         ]
-        for key in ('moved', 'over_images')
+        for key in ('moved', 'within', 'over_images')
     ]
     if not all(doses):
         return '-'
-    return f'{min(doses[0]):.2f}, {min(doses[1]):.3f} by the image'
+    moved, within, looks = map(min, doses)
+    return f'{moved:.2f}, {within:.2f} within blocks, {looks:.3f} by the image'
 
 
 def others(found: dict[str, Summary]) -> str:
