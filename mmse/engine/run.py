@@ -103,11 +103,7 @@ def train(args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        cfg.resume = cfg.load_from is not None
-        if not cfg.resume:
-            print_log(f'{cfg.work_dir} has no checkpoint to resume: starting anew', 'current')
+    _choose_start(cfg, args.resume)
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=bool(cfg.get('resume')))
     runner = build_runner(cfg, model)
     progress = ProgressHook()
@@ -124,6 +120,25 @@ def train(args: argparse.Namespace) -> None:
     if is_main_process():
         summarise_training(runner, progress)
     barrier()  # the others wait for the process that summarises
+
+
+def _choose_start(cfg: Config, resume: str | None) -> None:
+    """Decide what a training starts from: the checkpoint to resume, else what the config says.
+
+    Args:
+        cfg: The full config; ``load_from`` and ``resume`` are changed in place.
+        resume: ``--resume``: a checkpoint, ``auto`` for the latest one, or None.
+    """
+    if resume is None and cfg.get('resume') and cfg.get('load_from') is None:
+        resume, cfg.resume = 'auto', False  # as MMEngine understands it
+    if resume is None:
+        return
+    checkpoint = latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    if checkpoint is not None:
+        cfg.load_from, cfg.resume = checkpoint, True
+        return
+    start = f'from {cfg.load_from}, as the config says' if cfg.get('load_from') else 'anew'
+    print_log(f'{cfg.work_dir} has no checkpoint to resume: starting {start}', 'current')
 
 
 def test(args: argparse.Namespace) -> None:

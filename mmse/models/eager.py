@@ -80,7 +80,9 @@ def squeeze(y: Tensor, norm: _BatchNorm, mode: str, locate: bool, group: Group |
     y, shift, pivot, about, rest, var, averages, _ = found
     invstd = (var + norm.eps).rsqrt_()
     a = norm.weight * invstd
-    at = norm.bias if rest is None else torch.addcmul(norm.bias, a, rest, value=-1)
+    at = norm.bias.to(a.dtype)
+    if rest is not None:
+        at = torch.addcmul(at, a, rest, value=-1)
     position = None
     squeezed = [] if averages is None or 'avg' not in mode else [averages]
     if 'max' in mode:

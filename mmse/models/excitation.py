@@ -138,7 +138,8 @@ def excitation_grads(
     if weights is None:
         return grad.to(grad_gain.dtype).expand_as(squeezed), grads
     if 'fusion_logits' in needed:
-        of_weights = squeezed.to(grad.dtype).flatten(1) @ grad.flatten()
+        # Not flatten, which has no rule for a batch of gradients.
+        of_weights = squeezed.to(grad.dtype).reshape(len(squeezed), -1) @ grad.reshape(-1)
         grads['fusion_logits'] = ops._softmax_backward_data(of_weights, weights, 0, weights.dtype)
     return (weights[:, None, None] * grad).to(grad_gain.dtype), grads
 
@@ -161,4 +162,4 @@ def _linear_grads(
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.flatten(), b.flatten())
+    return torch.dot(a.reshape(-1), b.reshape(-1))

@@ -52,7 +52,9 @@ class CpuPolicy(Policy):
             var = squares.addcmul_(mean, mean, value=-1).clamp_(min=0)
         else:
             means = y.mean((2, 3), dtype=kind).double()
-            var = torch.ops.aten.batch_norm_update_stats(y, None, None, 0.0)[1]
+            # Statistics come in the precision of the buffers; a half one would hold no variance.
+            buffers = y.new_zeros(y.shape[1], dtype=kind), y.new_ones(y.shape[1], dtype=kind)
+            var = torch.ops.aten.batch_norm_update_stats(y, *buffers, 0.0)[1]
             mean = means.mean(0)
         return mean.to(kind), var.to(kind), (means - mean).to(kind)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.fileio.backends import LocalBackend
 from support.ablations import trials, write_study
 from support.engine import IN_PROCESS, args_for_train, read_scalars
@@ -22,7 +23,7 @@ from mmse.ablation.trial import run_trial
 from mmse.ablation.variants import resolve
 from mmse.checkpoints import read_checkpoint
 from mmse.checkpoints.latest import latest_checkpoint
-from mmse.engine.run import train
+from mmse.engine.run import _choose_start, train
 from mmse.utils.errors import UserError
 
 pytest_plugins = ('support.engine_fixtures',)
@@ -173,3 +174,22 @@ def test_latest_checkpoint(tmp_path: Path, logged_warnings: list[str]) -> None:
     middle.unlink(), oldest.unlink()
     assert latest_checkpoint(tmp_path) is None
     assert logged_warnings[-1].endswith('there is no whole checkpoint to go on from')
+
+
+@pytest.mark.parametrize('by_config', [False, True], ids=['--resume', 'resume=True'])
+def test_without_a_checkpoint_to_resume_the_config_decides(by_config: bool, tmp_path: Path) -> None:
+    """A preemptible cluster starts every job with --resume, the first one as well."""
+
+    def start(load_from: str | None) -> tuple[str | None, bool]:
+        cfg = Config({'work_dir': str(tmp_path), 'load_from': load_from, 'resume': by_config})
+        _choose_start(cfg, None if by_config else 'auto')
+        return cfg.load_from, cfg.resume
+
+    assert start(None) == (None, False)
+    if not by_config:  # which resumes from load_from
+        assert start('coco.pth') == ('coco.pth', False)
+    newest = tmp_path / 'iter_3.pth'
+    torch.save({'state_dict': {}}, newest)
+    (tmp_path / 'last_checkpoint').write_text(str(newest))
+    assert start(None) == (str(newest), True)
+    assert start('coco.pth') == ('coco.pth' if by_config else str(newest), True)

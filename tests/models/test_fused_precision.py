@@ -11,6 +11,7 @@ from support.tails import FULL, gradient, inputs, make_tail, plain_tail, run_tai
 from support.versions import half_on_cpu
 from torch import Tensor
 
+from mmse.models import eager
 from mmse.models.fused import fused_tail
 
 pytestmark = pytest.mark.usefixtures('single_thread', 'policy')
@@ -79,3 +80,26 @@ def test_low_precision(
     assert not beyond(
         got, want, rounding_bars(partial(low, plain_tail), want, dtype=dtype, floor=1)
     )
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(torch.float16, marks=half_on_cpu)])
+@pytest.mark.parametrize('layout', LAYOUTS, ids=['nchw', 'nhwc'])
+def test_variance_of_half_precision_maps(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    """In single precision, as torch's batch norm has it: it is too large for a half."""
+    norm, attention = make_tail(FULL)
+    norm.float().train()
+    before = norm.running_var.double()
+    y, shortcut = inputs((2, 24, 12, 9))
+    y = (300 * y).to(dtype).contiguous(memory_format=layout)
+    fused_tail(y, torch.zeros_like(y), norm, attention.float())
+    want = 0.9 * before + 0.1 * y.double().var((0, 2, 3))
+    assert want.max() > torch.finfo(torch.float16).max / 10
+    torch.testing.assert_close(norm.running_var.double(), want, rtol=1e-5, atol=0)
+
+
+def test_half_precision_weights_without_attention() -> None:
+    """The offset of a half precision norm is as precise as its factor."""
+    norm = torch.nn.BatchNorm2d(6).bfloat16()
+    y = torch.randn(2, 6, 5, 4).bfloat16()
+    known = eager.squeeze(y, norm, '', locate=False, group=None)
+    assert known.at.dtype == known.a.dtype == torch.float32
