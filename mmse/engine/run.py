@@ -103,7 +103,7 @@ def train(args: argparse.Namespace) -> None:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
-    _choose_start(cfg, args.resume)
+    choose_start(cfg, args.resume)
     model = preflight(cfg, ('train', 'val'), whole_checkpoint=bool(cfg.get('resume')))
     runner = build_runner(cfg, model)
     progress = ProgressHook()
@@ -122,7 +122,7 @@ def train(args: argparse.Namespace) -> None:
     barrier()  # the others wait for the process that summarises
 
 
-def _choose_start(cfg: Config, resume: str | None) -> None:
+def choose_start(cfg: Config, resume: str | None) -> None:
     """Decide what a training starts from: the checkpoint to resume, else what the config says.
 
     Args:

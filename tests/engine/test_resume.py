@@ -23,7 +23,7 @@ from mmse.ablation.trial import run_trial
 from mmse.ablation.variants import resolve
 from mmse.checkpoints import read_checkpoint
 from mmse.checkpoints.latest import latest_checkpoint
-from mmse.engine.run import _choose_start, train
+from mmse.engine.run import choose_start, train
 from mmse.utils.errors import UserError
 
 pytest_plugins = ('support.engine_fixtures',)
@@ -182,7 +182,7 @@ def test_without_a_checkpoint_to_resume_the_config_decides(by_config: bool, tmp_
 
     def start(load_from: str | None) -> tuple[str | None, bool]:
         cfg = Config({'work_dir': str(tmp_path), 'load_from': load_from, 'resume': by_config})
-        _choose_start(cfg, None if by_config else 'auto')
+        choose_start(cfg, None if by_config else 'auto')
         return cfg.load_from, cfg.resume
 
     assert start(None) == (None, False)
