@@ -117,7 +117,7 @@ def draw_curves(task: TaskSummary) -> Figure | None:
 
 def _curves(arm: ArmSummary) -> tuple[np.ndarray, np.ndarray]:
     """The iterations at which every seed has a value, (V,), and the values, (seeds, V)."""
-    curves = [{step: value for step, value in curve} for curve in arm.curves.values()]
+    curves = [{point[0]: point[1] for point in curve} for curve in arm.curves.values()]
     steps = sorted(set.intersection(*map(set, curves)))
     return np.array(steps), np.array([[curve[step] for step in steps] for curve in curves])
 

@@ -42,8 +42,8 @@ class Pilot:
         dose_curve: As in ``FinishedTrial``.
         dose: Its dose at the end by block.
         owes: Whether anything hangs on its attention: with the attention of the start, its metric
-            is another by more than a third of the smallest effect. None if it has none there, and in
-            pilots of before.
+            is another by more than a third of the smallest effect. None if it has none there, and
+            in pilots of before.
     """
 
     plain: str

@@ -89,7 +89,7 @@ def test_variance_of_half_precision_maps(dtype: torch.dtype, layout: torch.memor
     norm, attention = make_tail(FULL)
     norm.float().train()
     before = norm.running_var.double()
-    y, shortcut = inputs((2, 24, 12, 9))
+    y, _ = inputs((2, 24, 12, 9))
     y = (300 * y).to(dtype).contiguous(memory_format=layout)
     fused_tail(y, torch.zeros_like(y), norm, attention.float())
     want = 0.9 * before + 0.1 * y.double().var((0, 2, 3))
