@@ -180,7 +180,7 @@ def test_an_attention_that_hardly_moved_was_not_tested(effect):
     )
     constant = {b: {**row, 'moved': 0.5} for b, row in dose_of(0.01).items()}
     (contrast,), _ = judge(plan, [replace(t, dose=constant if t.dose else {}) for t in trials])
-    assert contrast.verdict == 'no effect larger than 1' if effect == 0 else 'helps'
+    assert contrast.verdict == ('no effect larger than 1' if effect == 0 else 'helps')
 
 
 @pytest.mark.parametrize(

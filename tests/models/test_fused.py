@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.precision import LAST, LAYOUTS, beyond, worst
 from support.tails import FULL, gradient, inputs, make_tail, plain_tail, run_tail, tail_bars
+from support.versions import needs_torch
 from torch import Tensor
 
 from mmse.models.fused import fused_tail
@@ -151,6 +152,21 @@ def test_gradients_twice_but_not_of_gradients() -> None:
     assert torch.equal(calls[0], attention.fc2.weight.grad)
     with pytest.raises(UserError, match=r'no second derivative.*fused=False'):
         torch.autograd.grad(out.sum(), y, create_graph=True)
+
+
+@needs_torch('2.6', 'was not tried with batches of gradients')
+def test_a_batch_of_gradients() -> None:
+    """As ``jacobian(vectorize=True)`` asks for them."""
+    norm, attention = make_tail(FULL)
+    y, shortcut = inputs((2, 24, 5, 4))
+    out = fused_tail(y.requires_grad_(), shortcut, norm, attention).mean((2, 3))[0]
+    rows = torch.eye(len(out)).double()[:4]
+    wanted = (y, attention.fusion_logits, norm.weight)
+    together = torch.autograd.grad(out, wanted, rows, retain_graph=True, is_grads_batched=True)
+    for i, row in enumerate(rows):
+        alone = torch.autograd.grad(out, wanted, row, retain_graph=True)
+        for got, want in zip(together, alone, strict=True):
+            torch.testing.assert_close(got[i], want)
 
 
 def test_leaves_no_weight_without_graph_to_autocast() -> None:

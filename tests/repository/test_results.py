@@ -179,6 +179,6 @@ def test_the_higher_learning_rates() -> None:
     owed = [np.mean(list(arm.owed('start').values())) for arm in residual]
     assert 'the metric owes the attention {:.1f} and {:.1f} mIoU'.format(*owed) in text
     assert {f'{c.p:.2f}' for c in task.contrasts} == {'0.07'}
-    assert {c.verdict for c in task.contrasts} == {'undecided with 8 seeds'}
+    assert {c.verdict.partition(';')[0] for c in task.contrasts} == {'undecided with 8 seeds'}
     spikes = [c.estimate.mean for c in task.secondary if c.outcome == 'loss spikes']
     assert max(map(abs, spikes)) < 1
