@@ -130,8 +130,9 @@ def _of_task(
         outcomes.append((outcome, values))
     found = []
     for asked, values in outcomes:
-        counts_steps = asked is not None and target_of(asked.of) is not None
-        resolution = max((_apart(t, task.metric) for t in finished), default=0.0) * counts_steps
+        resolution = 0.0
+        if asked is not None and target_of(asked.of) is not None:
+            resolution = max((_apart(t, task.metric) for t in finished), default=0.0)
         for contrast in plan.contrasts:
             if asked and asked.of in OF_ATTENTION and not all(map(attends.get, contrast.weights)):
                 continue
